@@ -1,0 +1,4 @@
+//! `relay`: the front door for live video.
+
+pub mod protocol;
+pub mod telemetry;

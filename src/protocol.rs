@@ -1,0 +1,3 @@
+//! What does this byte mean? Pure: no socket, no clock, no chance.
+
+pub mod name;
