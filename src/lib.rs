@@ -1,4 +1,6 @@
 //! `relay`: the front door for live video.
 
+pub mod app;
+pub mod config;
 pub mod protocol;
 pub mod telemetry;
