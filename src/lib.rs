@@ -1,5 +1,6 @@
 //! `relay`: the front door for live video.
 
+pub mod admission;
 pub mod app;
 pub mod config;
 pub mod protocol;
