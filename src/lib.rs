@@ -1,4 +1,7 @@
 //! `relay`: the front door for live video.
 
+pub mod admission;
+pub mod app;
+pub mod config;
 pub mod protocol;
 pub mod telemetry;

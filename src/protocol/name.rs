@@ -42,6 +42,25 @@ pub enum NameError {
     Segment,
 }
 
+/// What a client came for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// To send a stream.
+    Publish,
+    /// To receive one.
+    Play,
+}
+
+impl Action {
+    /// The word in logs, metrics and /status: "publish" or "play".
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Play => "play",
+        }
+    }
+}
+
 /// The arguments behind a `?`, kept byte for byte and in order.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Query {

@@ -1,0 +1,44 @@
+//! May this peer come in now?
+//!
+//! [`Gate`] is the face for a session: [`Gate::admit`] judges the client's network, its rate and the connection limits and
+//! gives a [`Permit`], which holds the place until it is dropped; [`Gate::authenticate`] judges the token once the client has
+//! said what it came for. Behind it stand two actors, [`RateLimiter`] and [`Supervisor`], over pure cores.
+
+pub mod auth;
+mod buckets;
+mod gate;
+mod hints;
+mod key;
+mod ledger;
+mod networks;
+mod permit;
+pub mod rate_limiter;
+mod refusal;
+pub mod supervisor;
+mod teller;
+
+pub use auth::{AuthError, Authenticator, Granted};
+pub use buckets::MAX_KEYS;
+pub use gate::Gate;
+pub use key::IpKey;
+pub use networks::Networks;
+pub use permit::Permit;
+pub use rate_limiter::RateLimiter;
+pub use refusal::{Refusal, Tally};
+pub use supervisor::Supervisor;
+pub use teller::{MAX_TELLING, RefusalTeller, Telling};
+
+/// What a log line adds when one address fills `max_per_ip`: seen from behind a load balancer, all clients are one address.
+pub const FILLED_HINT: &str = "one address has filled max_per_ip; behind a load balancer? see trusted_proxies";
+
+/// Security that asks for nothing, for tests to begin from.
+#[cfg(test)]
+fn asks_nothing() -> crate::config::Security {
+    crate::config::Security {
+        auth_enabled: false,
+        auth_tokens: Vec::new(),
+        allowed_clients: Vec::new(),
+        denied_clients: Vec::new(),
+        upstream_allowed_networks: Vec::new(),
+    }
+}

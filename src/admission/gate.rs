@@ -1,0 +1,293 @@
+//! The way in: every question of admission, in the one order in which they are asked.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use actix::{Addr, Recipient};
+
+use super::rate_limiter::Acquire;
+use super::supervisor::{Admit, Kick};
+use super::{Authenticator, Granted, Networks, Permit, RateLimiter, Refusal, RefusalTeller, Supervisor, Tally};
+use crate::config::Security;
+use crate::protocol::name::{Action, StreamName};
+use crate::telemetry::SessionCell;
+
+/// Asked by every session. One is made by the app and shared in an `Arc`.
+pub struct Gate {
+    rules: RwLock<Rules>,
+    rate_limiter: Addr<RateLimiter>,
+    supervisor: Addr<Supervisor>,
+    tally: Tally,
+    teller: RefusalTeller,
+}
+
+/// What a reload may change.
+#[derive(Clone)]
+struct Rules {
+    networks: Arc<Networks>,
+    authenticator: Arc<Authenticator>,
+}
+
+impl Rules {
+    fn new(security: &Security) -> Result<Self, super::auth::BadGlob> {
+        let networks = Networks::new(&security.allowed_clients, &security.denied_clients);
+        Ok(Self { networks: Arc::new(networks), authenticator: Arc::new(Authenticator::new(security)?) })
+    }
+}
+
+impl Gate {
+    /// `tally` is the one that both actors were given.
+    ///
+    /// # Errors
+    /// A glob of a token entry that is none.
+    pub fn new(
+        security: &Security,
+        rate_limiter: Addr<RateLimiter>,
+        supervisor: Addr<Supervisor>,
+        tally: Tally,
+    ) -> Result<Self, super::auth::BadGlob> {
+        let rules = RwLock::new(Rules::new(security)?);
+        Ok(Self { rules, rate_limiter, supervisor, tally, teller: RefusalTeller::default() })
+    }
+
+    /// Asks for a place for the client at `cell.client`: its network, then its rate, then the connection limits. To be asked
+    /// after the PROXY header and before any other byte of the client is read.
+    ///
+    /// # Errors
+    /// Any [`Refusal`] but `Auth`; already counted in the tally.
+    pub async fn admit(&self, cell: Arc<SessionCell>, session: Recipient<Kick>) -> Result<Permit, Refusal> {
+        let ip = cell.client.ip();
+        self.rules().networks.judge(ip).inspect_err(|refusal| self.tally.count(refusal))?;
+        self.rate_limiter.send(Acquire { ip }).await.unwrap_or_else(|_| Err(self.unavailable()))?;
+        self.supervisor.send(Admit { cell, session }).await.unwrap_or_else(|_| Err(self.unavailable()))
+    }
+
+    /// Judges the token; see [`Authenticator::authenticate`].
+    ///
+    /// # Errors
+    /// [`Refusal::Auth`], already counted in the tally.
+    pub fn authenticate(&self, action: Action, name: &mut StreamName, connect_tokens: &[Vec<u8>]) -> Result<Granted, Refusal> {
+        let granted = self.rules().authenticator.authenticate(action, name, connect_tokens);
+        granted.map_err(Refusal::from).inspect_err(|refusal| self.tally.count(refusal))
+    }
+
+    /// Changes networks and tokens for whoever asks from now on, also on connections that are open. Nothing changes on error.
+    ///
+    /// # Errors
+    /// A glob of a token entry that is none.
+    pub fn configure(&self, security: &Security) -> Result<(), super::auth::BadGlob> {
+        let rules = Rules::new(security)?;
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+        Ok(())
+    }
+
+    /// The bound on refused clients that are told why.
+    pub fn teller(&self) -> &RefusalTeller {
+        &self.teller
+    }
+
+    /// The counts of refusals, for those that are decided elsewhere.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    fn rules(&self) -> Rules {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn unavailable(&self) -> Refusal {
+        self.tally.count(&Refusal::Unavailable);
+        Refusal::Unavailable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::{Instant, SystemTime};
+
+    use actix::{Actor, Context, Handler};
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::admission::{asks_nothing, rate_limiter, supervisor};
+    use crate::config::{ConnectionLimit, RateLimit, TokenEntry};
+    use crate::telemetry::SessionId;
+
+    /// Stands for a ConnectionActor; keeps what it was told.
+    #[derive(Default)]
+    struct Session(Vec<&'static str>);
+
+    impl Actor for Session {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Kick> for Session {
+        type Result = ();
+
+        fn handle(&mut self, msg: Kick, _: &mut Self::Context) {
+            self.0.push(msg.reason);
+        }
+    }
+
+    #[derive(actix::Message)]
+    #[rtype(result = "Vec<&'static str>")]
+    struct Kicks;
+
+    impl Handler<Kicks> for Session {
+        type Result = Vec<&'static str>;
+
+        fn handle(&mut self, _: Kicks, _: &mut Self::Context) -> Self::Result {
+            self.0.clone()
+        }
+    }
+
+    struct House {
+        gate: Gate,
+        session: Addr<Session>,
+        ended: supervisor::Ended,
+    }
+
+    impl House {
+        fn new(security: &Security, max_total_connections: u32, max_per_ip: Option<u32>, rate: Option<RateLimit>) -> Self {
+            let tally = Tally::default();
+            let limit = ConnectionLimit { max_total_connections, max_per_ip };
+            let supervisor = Supervisor::new(limit, tally.clone());
+            let ended = supervisor.ended();
+            let limiter = RateLimiter::new(rate, tally.clone(), Box::new(|| ())).start();
+            let gate = Gate::new(security, limiter, supervisor.start(), tally).unwrap();
+            Self { gate, session: Session::default().start(), ended }
+        }
+
+        fn of_limits(max_total: u32, max_per_ip: Option<u32>) -> Self {
+            Self::new(&asks_nothing(), max_total, max_per_ip, None)
+        }
+
+        async fn admit(&self, client: &str) -> Result<Permit, Refusal> {
+            let client = format!("{client}:4000").parse().unwrap();
+            let cell = SessionCell::new(SessionId(1), client, Instant::now(), SystemTime::now());
+            self.gate.admit(Arc::new(cell), self.session.clone().recipient()).await
+        }
+
+        async fn refused(&self, client: &str) -> &'static str {
+            self.admit(client).await.expect_err("no place was expected").reason()
+        }
+
+        async fn standing(&self) -> supervisor::Standing {
+            self.gate.supervisor.send(supervisor::Snapshot).await.unwrap()
+        }
+    }
+
+    #[actix::test]
+    async fn places_are_given_up_to_the_limit_and_come_back_when_the_permit_drops() {
+        let house = House::of_limits(3, None);
+        let mut permits = Vec::new();
+        for n in 1..=3 {
+            permits.push(house.admit(&format!("192.0.2.{n}")).await.unwrap());
+        }
+        assert_eq!(house.refused("192.0.2.4").await, "max_total");
+        permits.pop();
+        permits.push(house.admit("192.0.2.4").await.unwrap());
+        let standing = house.standing().await;
+        assert_eq!((standing.active, standing.addresses, standing.sessions.len()), (3, 3, 3));
+        assert!(standing.rejected.contains(&("max_total", 1)));
+        drop(permits);
+        let standing = house.standing().await;
+        assert_eq!((standing.active, standing.addresses, standing.sessions.len()), (0, 0, 0));
+    }
+
+    #[actix::test]
+    async fn an_address_is_refused_above_its_own_limit_and_the_hint_is_given_once() {
+        let house = House::of_limits(100, Some(2));
+        let first = house.admit("[2001:db8::1]").await.unwrap();
+        let second = house.admit("[2001:db8::2]").await.unwrap();
+        assert_eq!((first.fills_address(), second.fills_address()), (false, true));
+        let refusal = house.admit("[2001:db8::3]").await.unwrap_err();
+        assert_eq!(refusal.to_string(), "connection limit reached: this /64 network already has 2 connections");
+        assert!(matches!(refusal, Refusal::MaxPerIp { hint: false, .. }), "said already");
+        let mapped = [house.admit("[::ffff:192.0.2.1]").await.unwrap(), house.admit("192.0.2.1").await.unwrap()];
+        assert_eq!(house.refused("192.0.2.1").await, "max_per_ip");
+        assert_eq!(house.standing().await.per_ip.len(), 2);
+        drop((first, second, mapped));
+    }
+
+    #[actix::test]
+    async fn an_asker_that_leaves_with_its_answer_unread_holds_no_place() {
+        let house = House::of_limits(1, None);
+        let cell = SessionCell::new(SessionId(1), "192.0.2.1:4000".parse().unwrap(), Instant::now(), SystemTime::now());
+        let admit = Admit { cell: Arc::new(cell), session: house.session.clone().recipient() };
+        let mut asking = Box::pin(house.gate.supervisor.send(admit));
+        assert!(futures_util::poll!(&mut asking).is_pending());
+        assert_eq!(house.standing().await.active, 1, "the place was given");
+        drop(asking);
+        assert_eq!(house.standing().await.active, 0, "and came back unread");
+    }
+
+    #[actix::test]
+    async fn a_network_is_judged_before_its_rate_and_limits() {
+        let security = Security { denied_clients: vec!["192.0.2.0/24".parse().unwrap()], ..asks_nothing() };
+        let rate = RateLimit { requests_per_sec: 1e-5, burst: NonZeroU32::MIN };
+        let house = House::new(&security, 10, None, Some(rate));
+        assert_eq!(house.refused("192.0.2.1").await, "denied_network");
+        assert_eq!(house.refused("192.0.2.1").await, "denied_network");
+        let standing = house.gate.rate_limiter.send(rate_limiter::Snapshot).await.unwrap();
+        assert_eq!(standing.keys, 0, "a denied network costs no bucket");
+        house.gate.configure(&asks_nothing()).unwrap();
+        let _permit = house.admit("192.0.2.1").await.unwrap();
+        assert_eq!(house.refused("192.0.2.1").await, "rate_limit");
+        let rejected = house.standing().await.rejected;
+        assert!(rejected.contains(&("denied_network", 2)) && rejected.contains(&("rate_limit", 1)));
+    }
+
+    #[actix::test]
+    async fn a_refused_token_is_counted() {
+        let token = SecretString::from("secret");
+        let entry = TokenEntry { token, name: "studio".into(), publish: true, play: true, streams: Vec::new() };
+        let security = Security { auth_enabled: true, auth_tokens: vec![entry], ..asks_nothing() };
+        let house = House::new(&security, 10, None, None);
+        let mut name = StreamName::parse(b"live", b"cam?token=wrong").unwrap();
+        let refusal = house.gate.authenticate(Action::Publish, &mut name, &[]).unwrap_err();
+        assert_eq!(refusal.to_string(), "authentication failed: the token is not known");
+        assert!(house.gate.tally().read().contains(&("auth", 1)));
+    }
+
+    #[actix::test]
+    async fn a_drain_lets_nobody_in_and_kicks_whoever_is_there() {
+        let house = House::of_limits(10, None);
+        let permits = [house.admit("192.0.2.1").await.unwrap(), house.admit("192.0.2.2").await.unwrap()];
+        house.gate.supervisor.send(supervisor::Drain).await.unwrap();
+        assert_eq!(house.refused("192.0.2.3").await, "draining");
+        let told = house.gate.supervisor.send(supervisor::KickAll { reason: "shutdown" }).await.unwrap();
+        assert_eq!(told, 2);
+        assert_eq!(house.session.send(Kicks).await.unwrap(), ["shutdown"; 2]);
+        drop(permits);
+        assert_eq!(house.gate.supervisor.send(supervisor::KickAll { reason: "shutdown" }).await.unwrap(), 0);
+    }
+
+    #[actix::test]
+    async fn a_panic_of_the_supervisor_closes_its_address_and_harms_no_permit() {
+        let house = House::of_limits(10, None);
+        let permit = house.admit("192.0.2.1").await.unwrap();
+        assert!(!house.ended.is_ended());
+        assert!(house.gate.supervisor.send(supervisor::Panic).await.is_err());
+        house.ended.wait().await;
+        assert!(!house.gate.supervisor.connected());
+        assert_eq!(house.refused("192.0.2.1").await, "unavailable");
+        drop(permit);
+    }
+
+    #[actix::test]
+    async fn a_rate_limiter_that_is_gone_lets_nobody_in() {
+        let house = House::of_limits(10, None);
+        house.gate.rate_limiter.send(rate_limiter::Stop).await.unwrap();
+        assert_eq!(house.refused("192.0.2.1").await, "unavailable");
+        assert!(house.gate.tally().read().contains(&("unavailable", 1)));
+    }
+
+    #[actix::test]
+    async fn permits_may_be_dropped_on_any_thread() {
+        let house = House::of_limits(10, None);
+        let permit = house.admit("192.0.2.1").await.unwrap();
+        std::thread::spawn(move || drop(permit)).join().unwrap();
+        assert_eq!(house.standing().await.active, 0);
+    }
+}
