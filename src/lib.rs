@@ -1,5 +1,7 @@
 //! `relay`: the front door for live video.
 
+pub mod app;
+pub mod config;
 pub mod protocol;
 pub mod telemetry;
 pub mod upstream;
