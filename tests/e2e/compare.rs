@@ -27,13 +27,13 @@ pub fn identical(sent: &[Tag], recorded: &[Tag]) -> Result<(), String> {
 
 /// What a player got: for each kind a run of the frames sent, without a gap, to within `tail` ms of the end.
 ///
-/// A player that joined late begins in the middle, its video with a key frame.
+/// A player that joined late begins in the middle, its video with a key frame. Marks of a sequence's end do not count:
+/// ffmpeg as a player writes its own.
 pub fn played(sent: &[Tag], received: &[Tag], tail: u32) -> Result<(), String> {
     same_headers(sent, received)?;
     let offset = time_offset(sent, received)?;
     for kind in [Kind::Audio, Kind::Video] {
-        let sent: Vec<&Tag> = frames(sent).into_iter().filter(|tag| tag.kind == kind).collect();
-        let received: Vec<&Tag> = frames(received).into_iter().filter(|tag| tag.kind == kind).collect();
+        let (sent, received) = (of_kind(sent, kind), of_kind(received, kind));
         let received = match kind {
             Kind::Video => &received[received.iter().position(|tag| tag.is_key_frame()).unwrap_or(received.len())..],
             _ => &received[..],
@@ -47,6 +47,10 @@ pub fn played(sent: &[Tag], received: &[Tag], tail: u32) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn of_kind(tags: &[Tag], kind: Kind) -> Vec<&Tag> {
+    frames(tags).into_iter().filter(|tag| tag.kind == kind && !tag.is_end_of_sequence()).collect()
 }
 
 /// `received` is how `sent` begins, with times that are later by `offset`.

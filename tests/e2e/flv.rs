@@ -30,6 +30,11 @@ impl Tag {
         }
     }
 
+    /// The end of an AVC sequence: no frame, but a mark that muxers add when they close a file.
+    pub fn is_end_of_sequence(&self) -> bool {
+        self.kind == Kind::Video && matches!(self.payload[..], [first, 2, ..] if first & 0x0f == 7)
+    }
+
     /// A video frame that needs no other.
     pub fn is_key_frame(&self) -> bool {
         self.kind == Kind::Video && self.payload.first().is_some_and(|first| first >> 4 == 1)

@@ -17,8 +17,10 @@ fn hour() -> Take {
 
 /// How many frames of this kind, and how many bytes they are.
 fn amount(tags: &[Tag], kind: Kind) -> (usize, usize) {
-    let of_kind: Vec<&Tag> = frames(tags).into_iter().filter(|tag| tag.kind == kind).collect();
-    (of_kind.len(), of_kind.iter().map(|tag| tag.payload.len()).sum())
+    let all = frames(tags).into_iter();
+    // ffmpeg drops the marks between the repetitions and keeps the last.
+    let of_kind = all.filter(|tag| tag.kind == kind && !tag.is_end_of_sequence());
+    of_kind.fold((0, 0), |(count, bytes), tag| (count + 1, bytes + tag.payload.len()))
 }
 
 #[test]

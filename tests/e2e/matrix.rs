@@ -113,6 +113,17 @@ fn what_is_sent_faster_than_real_time_is_recorded_whole() {
 }
 
 #[test]
+fn a_recording_with_one_bit_turned_is_noticed() {
+    let origin = Nginx::start(&NginxOptions::default());
+    recorded_directly(Sender::Ffmpeg, &origin);
+    let mut bytes = std::fs::read(origin.recording("direct")).expect("the recording is there");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    let damaged = flv::parse(&bytes).expect("the middle of a file is media");
+    identical(&flv::read(clip::normal()), &damaged).expect_err("one bit differs");
+}
+
+#[test]
 fn a_player_that_joins_late_misses_nothing_from_then_on() {
     let origin = Nginx::start(&NginxOptions::default());
     let route = Route::to(&origin);
