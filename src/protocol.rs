@@ -2,3 +2,4 @@
 
 pub mod name;
 pub mod rtmp;
+pub mod sniff;

@@ -73,6 +73,8 @@ pub(super) struct Flow {
     patched_sent: usize,
     /// What was read between `leave` and `scanned` has been withheld or stands in `patched`.
     differs: bool,
+    /// What may leave ends at a message boundary.
+    leaves_whole: bool,
     /// The start of a header, kept while no buffer is lent.
     stash: [u8; MAX_HEADER],
     stashed: usize,
@@ -104,6 +106,7 @@ impl Flow {
             patched: Vec::new(),
             patched_sent: 0,
             differs: false,
+            leaves_whole: true,
             stash: [0; MAX_HEADER],
             stashed: 0,
             mark: 1,
@@ -117,11 +120,6 @@ impl Flow {
         }
     }
 
-    /// Whether nothing is half-sent towards the sink.
-    pub(super) fn at_message_boundary(&self) -> bool {
-        self.joiner.at_message_boundary() && self.left()
-    }
-
     /// Takes bytes that were read before the switch. Everything of them leaves at once.
     pub(super) fn feed(&mut self, mut rest: &[u8], filter: &mut dyn Filter) {
         // What precedes the first read is rare and short: it goes through the patched queue, so that it needs no buffer.
@@ -132,6 +130,7 @@ impl Flow {
                     self.patched.extend_from_slice(&rest[..out.pass]);
                     self.patched.append(&mut out.patched);
                     self.differs = true;
+                    self.leaves_whole = self.joiner.at_message_boundary();
                     rest = &rest[taken..];
                     self.stashed = rest.len().min(MAX_HEADER);
                     self.stash[..self.stashed].copy_from_slice(&rest[..self.stashed]);
@@ -142,28 +141,29 @@ impl Flow {
         }
     }
 
-    /// Puts a message of our own behind what has been read; see [`Joiner::inject`]. `false` inside a chunk, or while something is held.
-    pub(super) fn inject(&mut self, csid: u32, kind: u8, stream_id: u32, payload: &[u8]) -> bool {
-        if !self.joiner.at_chunk_boundary() || (self.leave < self.scanned && !self.differs) {
+    /// Ends the direction with messages of our own, (csid, type, message stream id, payload) each: what is held is dropped, and they
+    /// go behind the last whole message. `false`, and nothing said, where a message is half-sent.
+    pub(super) fn conclude(&mut self, messages: &[(u32, u8, u32, &[u8])]) -> bool {
+        if !self.leaves_whole {
             return false;
         }
-        self.joiner.inject(&mut self.patched, csid, kind, stream_id, payload);
-        self.differs = true;
-        true
-    }
-
-    /// Lets everything in hand leave, whole or not.
-    pub(super) fn flush(&mut self) {
         if !self.differs {
-            self.leave = self.scanned;
+            (self.scanned, self.end, self.differs) = (self.leave, self.leave, true);
         }
+        for (csid, kind, stream_id, payload) in messages {
+            self.joiner.inject(&mut self.patched, *csid, *kind, *stream_id, payload);
+        }
+        true
     }
 
     /// Passes bytes on until nothing more can be done now. Ready with `Ok` once the source has ended and all of it has left.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<Result<(), FlowError>> {
         if ends.seat.take_expired(self.direction) {
             self.expired = true;
-            self.flush();
+            if !self.differs && self.leave < self.scanned {
+                self.leave = self.scanned;
+                self.leaves_whole = false;
+            }
         }
         loop {
             ready!(self.poll_leave(cx, ends)).map_err(FlowError::Write)?;
@@ -304,9 +304,12 @@ impl Flow {
             self.leave = pass;
             self.patched = out.patched;
             self.differs = true;
+            self.leaves_whole = self.joiner.at_message_boundary();
         } else if self.must_leave(whole, ends) {
             self.leave = self.scanned;
+            self.leaves_whole = self.joiner.at_message_boundary();
         } else {
+            self.leaves_whole |= whole > self.leave;
             self.leave = self.leave.max(whole);
         }
         self.expired = false;

@@ -114,6 +114,11 @@ impl ClientSession {
         self.stage == Stage::Commands
     }
 
+    /// Whether publish or play has been said. nginx-rtmp does not answer a play while nobody publishes.
+    pub fn asked(&self) -> bool {
+        self.request.is_some()
+    }
+
     /// Bytes for the upstream, and forgets them.
     pub fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.output)

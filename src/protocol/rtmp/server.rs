@@ -59,7 +59,7 @@ impl ServerError {
 }
 
 /// How far the client has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Waiting for C0 and C1.
     Hello,

@@ -1,0 +1,78 @@
+//! Is there another byte, and where does it go?
+//!
+//! [`start`] gives an accepted socket its [`ConnectionActor`] on a worker that [`prepare_worker`] has made ready. The session negotiates,
+//! authenticates and dials (`life`), and then passes bytes (`relay`, over two `flow`s) until one side ends.
+
+mod actor;
+mod buffer;
+mod client;
+mod filter;
+mod flow;
+mod introduce;
+mod life;
+pub mod outcome;
+mod relay;
+mod report;
+mod seat;
+mod sockopt;
+mod worker;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use actix::{Actor, ArbiterHandle};
+
+pub use actor::ConnectionActor;
+pub use buffer::BufferStats;
+pub use worker::{WorkerSettings, prepare_worker};
+
+use crate::admission::Gate;
+use crate::config::{Buffers, Tcp, Timeouts};
+use crate::telemetry::{SessionId, Telemetry};
+use crate::upstream::select::Rotation;
+use crate::upstream::target::ForwardQuery;
+use crate::upstream::{Routes, Target};
+
+/// A socket that has arrived. Crosses threads as a standard one.
+pub struct Accepted {
+    /// The socket, non-blocking.
+    pub stream: std::net::TcpStream,
+    /// The client's address; a v4-mapped one already as v4.
+    pub peer: SocketAddr,
+    /// When it was accepted.
+    pub at: Instant,
+    /// Its place under the hard cap and on the worker, given back when the session ends.
+    pub slot: Box<dyn Send>,
+}
+
+/// What all sessions share.
+pub struct Shared {
+    /// Who may come in.
+    pub gate: Gate,
+    /// How upstreams are dialled.
+    pub routes: Routes,
+    /// The upstreams.
+    pub targets: Vec<Arc<Target>>,
+    /// Their order for the next session.
+    pub rotation: Mutex<Rotation>,
+    /// Which query arguments travel on.
+    pub forward: ForwardQuery,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// Bytes in hand a direction.
+    pub buffers: Buffers,
+    /// Socket buffers.
+    pub tcp: Tcp,
+    /// What tells.
+    pub telemetry: Telemetry,
+    /// Sessions so far.
+    pub sessions: AtomicU64,
+}
+
+/// Gives the socket to a new [`ConnectionActor`] on `worker`.
+pub fn start(worker: &ArbiterHandle, shared: Arc<Shared>, accepted: Accepted) {
+    let id = SessionId(shared.sessions.fetch_add(1, Relaxed) + 1);
+    ConnectionActor::start_in_arbiter(worker, move |_| ConnectionActor::new(shared, accepted, id));
+}

@@ -1,0 +1,62 @@
+//! The ConnectionActor: one for each client. It runs the session and is how others reach it.
+
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
+use futures_util::FutureExt;
+
+use super::life::{Place, live};
+use super::outcome::{Outcome, Side, Status};
+use super::report;
+use super::seat::Seat;
+use super::worker::worker;
+use super::{Accepted, Shared};
+use crate::admission::supervisor::Kick;
+use crate::telemetry::{SessionCell, SessionId};
+
+/// See the module. Born on the worker that runs it, by [`super::start`].
+pub struct ConnectionActor {
+    shared: Arc<Shared>,
+    accepted: Option<Accepted>,
+    id: SessionId,
+    seat: Rc<Seat>,
+}
+
+impl ConnectionActor {
+    pub(super) fn new(shared: Arc<Shared>, accepted: Accepted, id: SessionId) -> Self {
+        Self { shared, id, seat: Seat::new(accepted.at), accepted: Some(accepted) }
+    }
+}
+
+impl Actor for ConnectionActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let (Some(accepted), Some(worker)) = (self.accepted.take(), worker()) else { return ctx.stop() };
+        let cell = Arc::new(SessionCell::new(self.id, accepted.peer, accepted.at, SystemTime::now()));
+        let place = Place { shared: Arc::clone(&self.shared), cell, seat: Rc::clone(&self.seat), worker };
+        place.worker.wheel.add(&place.seat);
+        let kick = ctx.address().recipient();
+        // A panic ends this session only: caught here, it never unwinds through the worker.
+        let session = AssertUnwindSafe(live(place.clone(), accepted, kick)).catch_unwind();
+        let told = async move {
+            let outcome = session.await.unwrap_or_else(|_| {
+                report::panicked(&place);
+                Outcome::new(Side::Relay, "panic", Status::Error)
+            });
+            report::ended(&place, &outcome, Instant::now());
+        };
+        ctx.spawn(told.into_actor(self).map(|(), _, ctx| ctx.stop()));
+    }
+}
+
+impl Handler<Kick> for ConnectionActor {
+    type Result = ();
+
+    fn handle(&mut self, kick: Kick, _: &mut Self::Context) {
+        self.seat.end(Outcome::new(Side::Relay, kick.reason, Status::Success));
+    }
+}

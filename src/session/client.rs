@@ -1,0 +1,150 @@
+//! The client's socket in the command phase, with the RTMP session on it.
+
+use std::io;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::outcome::{Outcome, Side, Status};
+use super::relay::{farewell, refusal_code};
+use crate::protocol::name::Action;
+use crate::protocol::rtmp::server::{Progress, Request, ServerError, ServerSession, Stage};
+use crate::protocol::sniff::{self, Guess};
+
+/// Read at a time before publish or play, bytes.
+const PIECE: usize = 4096;
+/// Most bytes of a client that are kept while an upstream is dialled.
+const EARLY: usize = 64 * 1024;
+/// How long a client may take to take what it is told.
+const TELL: Duration = Duration::from_secs(2);
+
+/// A client that has not been passed on yet.
+pub(super) struct Client {
+    pub(super) stream: TcpStream,
+    pub(super) session: ServerSession,
+    early: Vec<u8>,
+    spoke: bool,
+}
+
+impl Client {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        let session = ServerSession::new(&mut |bytes| rand::fill(bytes));
+        Self { stream, session, early: Vec::new(), spoke: false }
+    }
+
+    /// Talks until publish or play is complete.
+    pub(super) async fn negotiate(&mut self) -> Result<Box<Request>, Outcome> {
+        let mut piece = [0; PIECE];
+        loop {
+            let read = self.read(&mut piece).await?;
+            if !self.spoke {
+                self.spoke = true;
+                self.sniff(&piece[..read]).await?;
+            }
+            let progress = self.session.handle_input(&piece[..read]);
+            let sent = self.flush().await;
+            match progress {
+                Err(e) => return Err(self.broke(&e).await),
+                Ok(Progress::Requested(request)) => return Ok(request),
+                Ok(Progress::Refused) => {
+                    farewell(&mut self.stream).await;
+                    return Err(Outcome::new(Side::Relay, "refused", Status::Rejected));
+                }
+                Ok(Progress::More) => sent.map_err(lost)?,
+            }
+        }
+    }
+
+    /// Tells the client why it is refused, in the terms of how far it has come, and closes.
+    pub(super) async fn refuse(&mut self, code: &str, text: &str) {
+        self.session.refuse(code, text);
+        if let Ok(Ok(())) = timeout(TELL, self.flush()).await {
+            farewell(&mut self.stream).await;
+        }
+    }
+
+    /// The same with the usual code for `action`.
+    pub(super) async fn deny(&mut self, action: Action, text: &str) {
+        self.refuse(refusal_code(action), text).await;
+    }
+
+    /// Goes through the handshake to connect, only to refuse it there.
+    pub(super) async fn refuse_at_connect(&mut self, text: String) {
+        self.session.refuse_at_connect(text);
+        let _ = timeout(TELL, self.negotiate()).await;
+    }
+
+    /// Resolves when the client leaves. What it sends meanwhile is kept, within a bound; beyond it the client waits.
+    pub(super) async fn leaves(&mut self) -> Outcome {
+        let mut piece = [0; PIECE];
+        while self.early.len() < EARLY {
+            match self.read(&mut piece).await {
+                Ok(read) => self.early.extend_from_slice(&piece[..read]),
+                Err(_) => return Outcome::new(Side::Client, "client_left", Status::Error),
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Hands to the session what came while an upstream was dialled.
+    pub(super) fn take_early(&mut self) {
+        let early = std::mem::take(&mut self.early);
+        // Behind publish and play the session only keeps bytes, so there is no error to be had.
+        let _ = self.session.handle_input(&early);
+    }
+
+    /// Sends what the session has to say.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        self.stream.write_all(&self.session.take_output()).await
+    }
+
+    /// The client took too long for publish or play.
+    pub(super) async fn too_slow(&mut self, limit: Duration) -> Outcome {
+        let stage = self.session.stage();
+        if matches!(stage, Stage::Connect | Stage::Commands) {
+            self.refuse("", &format!("publish or play did not come within {} s", limit.as_secs_f32())).await;
+        }
+        let reason = if stage <= Stage::Echo { "handshake_timeout" } else { "command_timeout" };
+        let status = if self.spoke { Status::Error } else { Status::Empty };
+        Outcome::new(Side::Client, reason, if stage == Stage::Hello { status } else { Status::Error })
+    }
+
+    async fn read(&mut self, piece: &mut [u8]) -> Result<usize, Outcome> {
+        let read = self.stream.read(piece).await.map_err(lost)?;
+        // Clients write these messages in small pieces with Nagle on: an early acknowledgement saves 40 ms each.
+        let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
+        match read {
+            0 if self.spoke => Err(Outcome::new(Side::Client, "client_left", Status::Error)),
+            0 => Err(Outcome::new(Side::Client, "empty", Status::Empty)),
+            read => Ok(read),
+        }
+    }
+
+    async fn sniff(&mut self, first: &[u8]) -> Result<(), Outcome> {
+        let guess = sniff::guess(first);
+        let (Guess::Rtmp, None) = (guess, guess.answer()) else {
+            if let Some(answer) = guess.answer()
+                && let Ok(Ok(())) = timeout(TELL, self.stream.write_all(answer.as_bytes())).await
+            {
+                farewell(&mut self.stream).await;
+            }
+            return Err(Outcome::new(Side::Client, guess.reason(), Status::Error));
+        };
+        Ok(())
+    }
+
+    async fn broke(&mut self, error: &ServerError) -> Outcome {
+        // The session has put an answer into its output where the client can understand one.
+        if self.session.stage() >= Stage::Connect {
+            farewell(&mut self.stream).await;
+        }
+        Outcome::new(Side::Client, error.reason(), Status::Error).because(error)
+    }
+}
+
+fn lost(error: io::Error) -> Outcome {
+    Outcome::new(Side::Client, "client_left", Status::Error).because(error)
+}

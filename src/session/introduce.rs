@@ -1,0 +1,110 @@
+//! Does the upstream take this publish or play? The command phase on an upstream's connection.
+
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::protocol::name::Action;
+use crate::protocol::rtmp::chunk::Message;
+use crate::protocol::rtmp::client::{Answer, ClientParts, ClientSession};
+use crate::protocol::rtmp::replay::Renamer;
+use crate::protocol::rtmp::server::Request;
+
+/// Read at a time, bytes.
+const PIECE: usize = 4096;
+/// How long a play waits for the upstream's word before it is passed on without one: a player may wait for a stream to begin.
+const PLAY_GRACE: Duration = Duration::from_secs(1);
+
+/// An upstream that has said yes.
+pub(super) struct Introduction {
+    /// What it said on the way, for the client.
+    pub(super) forward: Vec<Message>,
+    /// Its side of the switch.
+    pub(super) parts: ClientParts,
+}
+
+/// Why an upstream does not take the publish or play.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It said so, or closed after the handshake, which is how nginx-rtmp says so.
+    Refused {
+        /// Its code, or nothing.
+        code: String,
+        /// Words for the client, in the client's names.
+        text: String,
+    },
+    /// It does not speak RTMP as it should, or not in time.
+    Broken {
+        /// One word of a bounded set.
+        kind: &'static str,
+        /// Words for the log.
+        text: String,
+    },
+}
+
+/// Says to the upstream what the client said, until it takes or refuses the publish or play.
+pub(super) async fn introduce(
+    stream: &mut TcpStream,
+    request: &Request,
+    renamer: &Renamer,
+    within: Duration,
+) -> Result<Introduction, Failure> {
+    let mut session = ClientSession::new(renamer.replay(request), request.stream_id, &mut |bytes| rand::fill(bytes));
+    let result = timeout(within, talk(stream, &mut session, renamer, request.action)).await;
+    match result {
+        Ok(Ok(())) => {
+            let forward = session.take_forward();
+            Ok(Introduction { forward, parts: session.into_parts() })
+        }
+        Ok(Err(failure)) => Err(failure),
+        Err(_) => {
+            let stage = if session.handshaken() { "publish or play" } else { "the RTMP handshake" };
+            let text = format!("no answer to {stage} within {} s", within.as_secs_f32());
+            Err(Failure::Broken { kind: "rtmp_timeout", text })
+        }
+    }
+}
+
+async fn talk(
+    stream: &mut TcpStream,
+    session: &mut ClientSession,
+    renamer: &Renamer,
+    action: Action,
+) -> Result<(), Failure> {
+    let mut piece = [0; PIECE];
+    loop {
+        let output = session.take_output();
+        if !output.is_empty()
+            && let Err(e) = stream.write_all(&output).await
+        {
+            return Err(lost(session, &e.to_string()));
+        }
+        let patience = if action == Action::Play && session.asked() { PLAY_GRACE } else { Duration::MAX };
+        let Ok(read) = timeout(patience, stream.read(&mut piece)).await else { return Ok(()) };
+        let read = match read {
+            Ok(0) => return Err(lost(session, "the upstream closed the connection")),
+            Ok(read) => read,
+            Err(e) => return Err(lost(session, &e.to_string())),
+        };
+        let _ = SockRef::from(&*stream).set_tcp_quickack(true);
+        match session.handle_input(&piece[..read]) {
+            Ok(Answer::More) => {}
+            Ok(Answer::Started) => return Ok(()),
+            Ok(Answer::Refused { code, description }) => {
+                return Err(Failure::Refused { code, text: renamer.unname(&description) });
+            }
+            Err(e) => return Err(Failure::Broken { kind: "rtmp_protocol", text: e.to_string() }),
+        }
+    }
+}
+
+fn lost(session: &ClientSession, text: &str) -> Failure {
+    if session.handshaken() {
+        Failure::Refused { code: String::new(), text: "the upstream refused the stream by closing the connection".to_owned() }
+    } else {
+        Failure::Broken { kind: "rtmp_handshake", text: text.to_owned() }
+    }
+}

@@ -1,0 +1,352 @@
+//! The life of one session, from the accepted socket to its outcome, in the four orders that are never swapped: admission before
+//! a byte is read, authentication before an upstream is dialled, the guard before each connect, the upstream's word before
+//! ours.
+
+use std::rc::Rc;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use actix::Recipient;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::time::timeout_at;
+
+use super::client::Client;
+use super::filter::{ClientFilter, UpstreamFilter};
+use super::flow::Flow;
+use super::introduce::{Introduction, introduce};
+use super::outcome::{Outcome, Side, Status};
+use super::relay::Relay;
+use super::report;
+use super::seat::{Direction, Patience, Seat};
+use super::worker::Worker;
+use super::{Accepted, Shared};
+use crate::admission::supervisor::Kick;
+use crate::admission::{AuthError, Granted, Permit, Refusal};
+use crate::protocol::name::{Action, NameError, Names, StreamName};
+use crate::protocol::rtmp::joiner::{Joiner, Start, StreamIds};
+use crate::protocol::rtmp::replay::Renamer;
+use crate::protocol::rtmp::server::Request;
+use crate::telemetry::{SessionCell, State};
+use crate::upstream::{CircuitPermit, Connected, Link, Seek, Target};
+
+/// Most that a low-water mark asks for, bytes; below half of the smallest usual receive buffer.
+const MAX_MARK: u32 = 48 * 1024;
+
+/// One session's surroundings.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) shared: Arc<Shared>,
+    pub(super) cell: Arc<SessionCell>,
+    pub(super) seat: Rc<Seat>,
+    pub(super) worker: Rc<Worker>,
+}
+
+/// Runs the session. The cold part is boxed, so that a relaying session does not carry it.
+pub(super) async fn live(place: Place, accepted: Accepted, kick: Recipient<Kick>) -> Outcome {
+    let Accepted { stream, at, slot, .. } = accepted;
+    let prepared = Box::pin(prepare(place.clone(), stream, at, kick)).await;
+    let outcome = match prepared {
+        Ok((relay, permit)) => {
+            let outcome = relay.run().await;
+            drop(permit);
+            outcome
+        }
+        Err(outcome) => outcome,
+    };
+    drop(slot);
+    outcome
+}
+
+/// Everything up to the switch.
+async fn prepare(
+    place: Place,
+    stream: std::net::TcpStream,
+    at: Instant,
+    kick: Recipient<Kick>,
+) -> Result<(Box<Relay>, Permit), Outcome> {
+    let failed = |e: std::io::Error| Outcome::new(Side::Relay, "socket", Status::Error).because(e);
+    let mut client = Client::new(TcpStream::from_std(stream).map_err(failed)?);
+    set_client_options(&client.stream, &place.shared);
+    let admitted = place.shared.gate.admit(Arc::clone(&place.cell), kick).await;
+    let permit = match admitted {
+        Ok(permit) => permit,
+        Err(refusal) => return Err(turn_away(&place, client, refusal).await),
+    };
+    if permit.fills_address() {
+        report::address_filled(&place);
+    }
+    let limit = place.shared.timeouts.preface;
+    let request = tokio::select! {
+        biased;
+        outcome = place.seat.ended() => Err(outcome),
+        request = timeout_at((at + limit).into(), client.negotiate()) => match request {
+            Ok(request) => request,
+            Err(_) => return Err(client.too_slow(limit).await),
+        },
+    };
+    let request = match request {
+        Ok(request) => request,
+        Err(outcome) => {
+            if outcome.side == Side::Relay {
+                client.refuse("", super::relay::told(outcome.reason)).await;
+            }
+            return Err(outcome);
+        }
+    };
+    let wish = match judge(&place, &request) {
+        Ok(wish) => wish,
+        Err((code, text, outcome)) => {
+            client.refuse(code, &text).await;
+            return Err(outcome);
+        }
+    };
+    place.cell.set_state(State::Dialing);
+    let found = tokio::select! {
+        biased;
+        outcome = place.seat.ended() => Err((None, outcome)),
+        found = find_upstream(&place, &request, &wish) => found,
+        outcome = client.leaves() => return Err(outcome),
+    };
+    match found {
+        Ok(found) => Ok((switch(place, client, *request, wish, found).await?, permit)),
+        Err((told, outcome)) => {
+            let (code, text) = told.unwrap_or_else(|| {
+                (super::relay::refusal_code(request.action).to_owned(), super::relay::told(outcome.reason).to_owned())
+            });
+            client.refuse(&code, &text).await;
+            Err(outcome)
+        }
+    }
+}
+
+fn set_client_options(stream: &TcpStream, shared: &Shared) {
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(std::time::Duration::from_secs(30))
+        .with_interval(std::time::Duration::from_secs(10))
+        .with_retries(4);
+    // An option that cannot be set makes a session slower or deader, not wrong.
+    let _ = stream.set_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_user_timeout(Some(shared.timeouts.write));
+    let _ = shared.tcp.recv_buffer.map(|size| socket.set_recv_buffer_size(size));
+    let _ = shared.tcp.send_buffer.map(|size| socket.set_send_buffer_size(size));
+}
+
+async fn turn_away(place: &Place, mut client: Client, refusal: Refusal) -> Outcome {
+    let text = refusal.to_string();
+    report::refused(place, refusal.reason(), &text);
+    if matches!(refusal, Refusal::MaxPerIp { hint: true, .. }) {
+        report::address_filled(place);
+    }
+    match place.shared.gate.teller().try_begin() {
+        Some(_telling) => client.refuse_at_connect(text.clone()).await,
+        None => {
+            let _ = SockRef::from(&client.stream).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+    Outcome::new(Side::Relay, refusal.reason(), Status::Rejected).because(text)
+}
+
+/// What an authorised client wants.
+pub(super) struct Wish {
+    pub(super) name: StreamName,
+    pub(super) granted: Granted,
+}
+
+type Denial = (&'static str, String, Outcome);
+
+/// Judges name and token.
+fn judge(place: &Place, request: &Request) -> Result<Wish, Denial> {
+    let bad_name = |e: NameError| {
+        let code = if request.action == Action::Publish { "NetStream.Publish.BadName" } else { "NetStream.Play.StreamNotFound" };
+        report::refused(place, "bad_name", &e.to_string());
+        (code, e.to_string(), Outcome::new(Side::Relay, "bad_name", Status::Rejected).because(e))
+    };
+    let mut name = StreamName::parse(&request.app, &request.stream).map_err(bad_name)?;
+    let granted = match place.shared.gate.authenticate(request.action, &mut name, &request.tokens) {
+        Ok(granted) => granted,
+        Err(refusal) => return Err(unauthorised(place, request.action, refusal)),
+    };
+    let identity = name.identity().map_err(bad_name)?;
+    place.cell.learn(|facts| report::identify(place, facts, request.action, &identity, &granted));
+    Ok(Wish { name, granted })
+}
+
+fn unauthorised(place: &Place, action: Action, refusal: Refusal) -> Denial {
+    let reason = if let Refusal::Auth(e) = &refusal { e.reason() } else { refusal.reason() };
+    report::unauthorised(place, reason, &refusal.to_string());
+    let outcome = Outcome::new(Side::Relay, refusal.reason(), Status::Rejected).because(reason);
+    (super::relay::refusal_code(action), refusal.to_string(), outcome)
+}
+
+/// An upstream that took the publish or play.
+pub(super) struct Found {
+    target: Arc<Target>,
+    connected: Connected,
+    introduction: Box<Introduction>,
+    renamer: Renamer,
+    names: Names,
+}
+
+type NotFound = (Option<(String, String)>, Outcome);
+
+/// Walks through the candidates until one takes the publish or play.
+async fn find_upstream(place: &Place, request: &Request, wish: &Wish) -> Result<Found, NotFound> {
+    let shared = &place.shared;
+    let mut seek = Seek::new(shared.routes.clone(), shared.candidates());
+    loop {
+        let link = match seek.next(|step| report::step(place, &step)).await {
+            Ok(link) => link,
+            Err(e) => {
+                report::gave_up(place, e.kind(), &e.to_string(), seek.made());
+                let told = (super::relay::failure_code(request.action), "the upstream cannot be reached, try again later");
+                let outcome = Outcome::new(Side::Upstream, e.kind(), Status::Error).because(&e);
+                return Err((Some((told.0.to_owned(), told.1.to_owned())), outcome));
+            }
+        };
+        let Link { target, connected, permit } = link;
+        report::connected(place, &target, &connected);
+        let names = match target.address(&wish.name, &shared.forward) {
+            Ok(names) => names,
+            Err(e) => return Err(unaddressable(place, request, wish, &e.to_string())),
+        };
+        let renamer = Renamer::new(request, names.clone(), wish.granted.token_name.is_some());
+        let within = seek.remaining().map_or(shared.timeouts.dial, |left| left.min(shared.timeouts.dial));
+        let mut connected = connected;
+        match introduce(&mut connected.stream, request, &renamer, within).await {
+            Ok(introduction) => {
+                permit.success();
+                let introduction = Box::new(introduction);
+                return Ok(Found { target, connected, introduction, renamer, names });
+            }
+            Err(failure) => {
+                if let Some(not_found) = failed(place, request, &target, permit, failure, seek.made()) {
+                    return Err(not_found);
+                }
+                seek.failed();
+            }
+        }
+    }
+}
+
+/// Judges a failed introduction: `Some` where another try would end the same.
+fn failed(
+    place: &Place,
+    request: &Request,
+    target: &Target,
+    permit: CircuitPermit,
+    failure: super::introduce::Failure,
+    attempt: u32,
+) -> Option<NotFound> {
+    use super::introduce::Failure;
+    match failure {
+        Failure::Refused { code, text } => {
+            // By command, not by failing: the upstream is well, and would say the same again.
+            drop(permit);
+            report::upstream_refused(place, target, &code, &text);
+            let code = if code.starts_with("NetStream.") { code } else { super::relay::failure_code(request.action).to_owned() };
+            let outcome = Outcome::new(Side::Upstream, "upstream_refused", Status::Error).because(&code);
+            Some((Some((code, text)), outcome))
+        }
+        Failure::Broken { kind, text } => {
+            permit.failure();
+            report::dial_failed(place, target, kind, &text, attempt);
+            None
+        }
+    }
+}
+
+fn unaddressable(place: &Place, request: &Request, wish: &Wish, text: &str) -> NotFound {
+    let text = if wish.granted.app_was_token { AuthError::InPlaceOfApp.to_string() } else { text.to_owned() };
+    report::refused(place, "bad_name", &text);
+    let code = if request.action == Action::Publish { "NetStream.Publish.BadName" } else { "NetStream.Play.StreamNotFound" };
+    let outcome = Outcome::new(Side::Relay, "bad_name", Status::Rejected).because(&text);
+    (Some((code.to_owned(), text)), outcome)
+}
+
+/// Lets the client hear what the upstream said, and joins the two chunk streams.
+async fn switch(place: Place, mut client: Client, request: Request, wish: Wish, found: Found) -> Result<Box<Relay>, Outcome> {
+    let Found { target, connected, introduction, renamer, names } = found;
+    let Introduction { forward, parts, .. } = *introduction;
+    client.take_early();
+    forward.iter().for_each(|message| client.session.forward(message));
+    let told = tokio::time::timeout(place.shared.timeouts.write, client.flush()).await;
+    if !matches!(told, Ok(Ok(()))) {
+        return Err(Outcome::new(Side::Client, "client_left", Status::Error));
+    }
+    place.cell.learn(|facts| {
+        facts.upstream = Some(target.label.clone());
+        facts.upstream_addr = Some(connected.addr);
+    });
+    place.cell.set_state(State::Relaying);
+    report::relaying(&place);
+    let Client { stream: client, session, .. } = client;
+    let server = session.into_parts();
+    let stream_ids = parts.stream_ids;
+    let up = Joiner::new(Start {
+        sender: server.sender,
+        chunk_size: parts.writer.chunk_size(),
+        seen: parts.writer.into_seen(),
+        stream_ids,
+    });
+    let down = Joiner::new(Start {
+        sender: parts.sender,
+        chunk_size: server.writer.chunk_size(),
+        seen: server.writer.into_seen(),
+        stream_ids: StreamIds { from: stream_ids.to, to: stream_ids.from },
+    });
+    let shared = Arc::clone(&place.shared);
+    let mut client_filter =
+        ClientFilter::new(shared, target, renamer, names, stream_ids, (wish_app(&request, &wish), request.tokens));
+    let mut upstream_filter = UpstreamFilter { reconnect_asked: false };
+    let mut up = Flow::new(Direction::Up, up, place.shared.buffers.read, max_mark(&client));
+    up.feed(&server.rest, &mut client_filter);
+    let mut down = Flow::new(Direction::Down, down, place.shared.buffers.write, max_mark(&connected.stream));
+    down.feed(&parts.rest, &mut upstream_filter);
+    place.seat.start_watch(patience(&place.shared, request.action), Instant::now());
+    let Place { cell, seat, worker, .. } = place;
+    Ok(Box::new(Relay {
+        action: request.action,
+        client_stream_id: stream_ids.from,
+        upstream_stream_id: stream_ids.to,
+        client,
+        upstream: connected.stream,
+        up,
+        down,
+        client_filter,
+        upstream_filter,
+        seat,
+        worker,
+        cell,
+    }))
+}
+
+/// The app as the client sent it: where it was the token, a later publish is authorised by it again.
+fn wish_app(request: &Request, _: &Wish) -> Vec<u8> {
+    request.app.clone()
+}
+
+fn patience(shared: &Shared, action: Action) -> Patience {
+    let publisher = action == Action::Publish;
+    Patience {
+        client_silent: publisher.then_some(shared.timeouts.idle),
+        both_silent: if publisher { None } else { shared.timeouts.player_idle },
+        write: shared.timeouts.write,
+    }
+}
+
+/// A mark above half of the receive buffer would grow it for good.
+fn max_mark(stream: &TcpStream) -> u32 {
+    let half = SockRef::from(stream).recv_buffer_size().unwrap_or(0) / 2;
+    u32::try_from(half).unwrap_or(MAX_MARK).clamp(1, MAX_MARK)
+}
+
+impl Shared {
+    /// The targets for the next session, best first.
+    fn candidates(&self) -> Vec<Arc<Target>> {
+        let order = self.rotation.lock().unwrap_or_else(PoisonError::into_inner).candidates();
+        order.into_iter().filter_map(|id| self.targets.iter().find(|t| t.id == id).cloned()).collect()
+    }
+}
