@@ -195,9 +195,13 @@ fn mismatch(node: &Value, value: &Value, at: &Place) -> String {
     if is_duration(node) && value.is_number() {
         return format!("found {found}, a number without a unit; write \"{value}s\" for seconds, or \"20ms\", \"5m\", \"1h30m\"");
     }
-    let seconds = if at.path.ends_with("_sec") { " of seconds" } else { "" };
-    let right: Vec<_> = alternatives(node).map(|node| expected(node, seconds)).collect();
-    format!("found {found}; expected {}", right.join(" or "))
+    format!("found {found}; expected {}", form(node, &at.path))
+}
+
+/// What may be written at `path`.
+pub(super) fn form(node: &Value, path: &str) -> String {
+    let seconds = if path.ends_with("_sec") { " of seconds" } else { "" };
+    alternatives(node).map(|node| expected(node, seconds)).collect::<Vec<_>>().join(" or ")
 }
 
 fn expected(node: &Value, seconds: &str) -> String {
