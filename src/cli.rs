@@ -7,7 +7,7 @@ use relay::config::{AddressError, ListenAddr};
 
 const EXAMPLES: &str = "\
 Examples:
-  relay demo                              see it work: an origin, the relay and a stream through both
+  relay demo                              see it work, with an origin and a test stream
   relay config.json                       run with this configuration
   relay --check config.json               judge it, report every problem, run nothing
   UPSTREAM=rtmp://origin.example.com relay

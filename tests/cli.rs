@@ -10,17 +10,17 @@ struct Place(TempDir);
 
 impl Place {
     fn empty() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self(tempfile::tempdir().expect("a directory can be made"))
     }
 
     fn with(name: &str, text: &str) -> Self {
         let place = Self::empty();
-        std::fs::write(place.0.path().join(name), text).unwrap();
+        std::fs::write(place.0.path().join(name), text).expect("a file can be written");
         place
     }
 
     fn relay(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Assert {
-        let mut command = Command::cargo_bin("relay").unwrap();
+        let mut command = Command::cargo_bin("relay").expect("cargo builds relay for its tests");
         command.current_dir(self.0.path()).env_clear().envs(variables.iter().copied()).args(arguments).assert()
     }
 }
