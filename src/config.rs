@@ -97,10 +97,10 @@ fn assemble(source: &str, base: &Path, text: &str, env: &Env, judge: &UpstreamJu
     let mut bad = shape.prune(&mut tree);
     errors.extend(shape.findings);
     let file = match deserialize(&tree, &origin) {
-        Ok(file) => file,
-        Err(unexpected) => {
-            // A root that is no object has been named already; anything else is a difference between schema and types.
-            errors.extend(tree.is_object().then_some(unexpected));
+        Ok(file) if tree.is_object() => file,
+        // A root that is no object has been named already; an object that fails here is a difference between schema and types.
+        verdict => {
+            errors.extend(verdict.err().filter(|_| tree.is_object()));
             return Err(Problems { source: source.to_owned(), errors, warnings });
         }
     };

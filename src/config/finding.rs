@@ -11,7 +11,7 @@ const SHOWN: usize = 60;
 /// One thing to say about one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The key as "retry.max_attempts" or "upstreams[1].url", or the variable or file that it came from.
+    /// The key as `retry.max_attempts` or `upstreams[1].url`, or the variable or file that it came from.
     pub at: String,
     /// What was found, and what would be right. Holds no secret.
     pub text: String,

@@ -6,6 +6,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
 use super::file::File;
+use super::shape;
 
 /// One key of the configuration.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct Key {
     pub default: Option<Value>,
     /// What it does.
     pub description: String,
+    /// What may be written, as "a whole number from 1 to 1000".
+    pub form: String,
     pub(super) node: Value,
 }
 
@@ -93,7 +96,8 @@ fn collect(node: &Value, prefix: &str, secret: bool, keys: &mut Vec<Key>) {
         let variable = (!path.contains("[]")).then(|| path.replace('.', "_").to_uppercase());
         let description = child.get("description").and_then(Value::as_str).unwrap_or_default().to_owned();
         let default = child.get("default").cloned();
-        keys.push(Key { path: path.clone(), variable, secret, default, description, node: child.clone() });
+        let form = shape::form(child, &path);
+        keys.push(Key { path: path.clone(), variable, secret, default, description, form, node: child.clone() });
         for item in child.get("items").into_iter().flat_map(alternatives) {
             collect(item, &format!("{path}[]"), secret, keys);
         }

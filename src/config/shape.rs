@@ -106,18 +106,9 @@ impl<'a> Shape<'a> {
     }
 
     fn unknown(&mut self, node: &Value, name: &str, at: &Place) {
-        let known: Vec<&str> = properties(node).into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-        let near = nearest(name, known.iter().copied());
-        // The right key at the wrong place: `auth_tokens` at the top.
-        let ends = |path: &str| path.rsplit(['.', ']']).next() == Some(name);
-        let elsewhere = keys().iter().map(|key| key.path.as_str()).find(|path| ends(path) && *path != name);
-        let hint = match (elsewhere, near) {
-            (Some(path), _) if !at.in_list => format!("its place is `{path}`"),
-            (_, Some(near)) => format!("did you mean `{near}`?"),
-            _ => format!("known here: {}", known.join(", ")),
-        };
+        let (hint, near) = hint(node, name, at);
         // Among tokens a name that resembles none of ours may be a token itself.
-        if at.secret && near.is_none() {
+        if at.secret && !near {
             return self.report(at, format!("holds an unknown key (not shown, it may be a secret); {hint}"));
         }
         let mut child = at.child(&shown_name(name), None);
@@ -125,6 +116,24 @@ impl<'a> Shape<'a> {
             *step = name.to_owned();
         }
         self.report(&child, format!("unknown key; {hint}"));
+    }
+}
+
+/// What an unknown key was probably meant to be, and whether that is a name near to it.
+fn hint(node: &Value, name: &str, at: &Place) -> (String, bool) {
+    let known: Vec<&str> = properties(node).into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    let paths = || keys().iter().map(|key| key.path.as_str()).filter(|_| !at.in_list);
+    if let Some((section, rest)) = name.split_once('.').filter(|_| paths().any(|path| path == name)) {
+        return (format!("write \"{section}\": {{ \"{rest}\": ... }}"), true);
+    }
+    // The right key at the wrong place: `auth_tokens` at the top.
+    if let Some(path) = paths().find(|path| path.rsplit('.').next() == Some(name) && *path != name) {
+        return (format!("its place is `{path}`"), true);
+    }
+    match nearest(name, known.iter().copied()) {
+        Some(near) => (format!("did you mean `{near}`?"), true),
+        None if known.len() > 12 => ("`relay --print-schema` lists the known ones".into(), false),
+        None => (format!("known here: {}", known.join(", ")), false),
     }
 }
 
@@ -180,13 +189,19 @@ fn words(node: &Value) -> Option<Vec<&str>> {
 }
 
 fn mismatch(node: &Value, value: &Value, at: &Place) -> String {
-    let found = shown(value, at.secret);
+    // Whoever writes a string where a list or an object belongs may have put a token there.
+    let holds_more = alternatives(node).all(|node| matches!(node.get("type").and_then(Value::as_str), Some("object" | "array")));
+    let found = shown(value, at.secret || holds_more);
     if is_duration(node) && value.is_number() {
         return format!("found {found}, a number without a unit; write \"{value}s\" for seconds, or \"20ms\", \"5m\", \"1h30m\"");
     }
-    let seconds = if at.path.ends_with("_sec") { " of seconds" } else { "" };
-    let right: Vec<_> = alternatives(node).map(|node| expected(node, seconds)).collect();
-    format!("found {found}; expected {}", right.join(" or "))
+    format!("found {found}; expected {}", form(node, &at.path))
+}
+
+/// What may be written at `path`.
+pub(super) fn form(node: &Value, path: &str) -> String {
+    let seconds = if path.ends_with("_sec") { " of seconds" } else { "" };
+    alternatives(node).map(|node| expected(node, seconds)).collect::<Vec<_>>().join(" or ")
 }
 
 fn expected(node: &Value, seconds: &str) -> String {

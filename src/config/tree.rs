@@ -30,9 +30,9 @@ pub(super) fn get<'a>(tree: &'a Value, path: &str) -> Option<&'a Value> {
 /// Puts `value` at `path`. Where the path leads through something that is no object, nothing happens: that is an error of its own.
 pub(super) fn set(tree: &mut Value, path: &str, value: Value) {
     let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
-    let steps = parents.split('.').filter(|step| !step.is_empty());
-    let parent = steps.fold(Some(tree), |node, step| match node {
-        Some(Value::Object(map)) => Some(map.entry(step).or_insert_with(|| Value::Object(Map::new()))),
+    let mut steps = parents.split('.').filter(|step| !step.is_empty());
+    let parent = steps.try_fold(tree, |node, step| match node {
+        Value::Object(map) => Some(map.entry(step).or_insert_with(|| Value::Object(Map::new()))),
         _ => None,
     });
     if let Some(Value::Object(map)) = parent {
