@@ -9,8 +9,10 @@ pub mod circuit;
 mod circuits;
 pub mod dial;
 pub mod guard;
+pub mod probe;
 pub mod resolve;
 pub mod retry;
+pub mod seek;
 pub mod select;
 mod self_check;
 pub mod target;
@@ -18,11 +20,13 @@ mod template;
 pub mod url;
 
 pub use breaker::{Breaker, CircuitPermit, UpstreamBreaker};
-pub use circuit::{CircuitSettings, CircuitState, NotNow};
+pub use circuit::{CircuitState, NotNow};
 pub use circuits::{Change, TargetView};
 pub use dial::{Connected, DialError, DialSettings, Dialer};
-pub use retry::{Attempts, GiveUp, Next, RetrySettings};
-pub use target::{ForwardQuery, Names, Target, TargetError, TargetId};
+pub use probe::{Reachability, Verdict};
+pub use retry::{Attempts, GiveUp, Next};
+pub use seek::{Link, Routes, Seek, SeekError, Step};
+pub use target::{Names, Target, TargetError, TargetId};
 pub use url::{UpstreamUrl, UrlError};
 
 use guard::Forbidden;

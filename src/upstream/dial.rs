@@ -81,6 +81,9 @@ pub enum DialError {
     /// No answer in time.
     #[error("{0} did not answer in time")]
     Timeout(SocketAddr),
+    /// The client's own time ran out first.
+    #[error("no connection in the {0:?} that were left")]
+    Cut(Duration),
     /// Anything else the network said.
     #[error("connecting to {addr} failed: {source}")]
     Other {
@@ -103,7 +106,7 @@ impl DialError {
             Self::Guard(_) => "guard",
             Self::Own(_) => "self",
             Self::Refused(_) => "connect_refused",
-            Self::Timeout(_) => "connect_timeout",
+            Self::Timeout(_) | Self::Cut(_) => "connect_timeout",
             Self::Other { .. } => "connect_other",
             Self::Local(_) => "local",
         }
@@ -113,7 +116,7 @@ impl DialError {
     pub fn counts(&self) -> bool {
         match self {
             Self::Dns(_) | Self::Refused(_) | Self::Timeout(_) | Self::Other { .. } => true,
-            Self::Queue(_) | Self::Guard(_) | Self::Own(_) | Self::Local(_) => false,
+            Self::Queue(_) | Self::Guard(_) | Self::Own(_) | Self::Cut(_) | Self::Local(_) => false,
         }
     }
 
@@ -178,6 +181,11 @@ impl Dialer {
         let judged = self.judge(&addresses)?;
         let (stream, addr) = self.connect_first(&judged, deadline).await?;
         Ok(Connected { stream, addr, took: began.elapsed() })
+    }
+
+    /// The bound on one dial.
+    pub fn dial_timeout(&self) -> Duration {
+        self.shared.settings.dial_timeout
     }
 
     async fn queue(&self, target: TargetId) -> Result<OwnedSemaphorePermit, DialError> {
