@@ -1,3 +1,5 @@
+//! Tests of the breaker's actor.
+
 use std::sync::Mutex;
 
 use super::*;

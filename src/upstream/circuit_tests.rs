@@ -1,9 +1,10 @@
+//! Tests of one circuit, by hand and by simulation.
+
 use proptest::prelude::*;
 
 use super::*;
 
-const SETTINGS: CircuitBreaker =
-    CircuitBreaker { max_failures: 3, reset_timeout: Duration::from_secs(30), success_threshold: 2 };
+const SETTINGS: CircuitBreaker = CircuitBreaker { max_failures: 3, reset_timeout: Duration::from_secs(30), success_threshold: 2 };
 const AFTER: Duration = SETTINGS.reset_timeout;
 
 fn ticket(circuit: &mut Circuit, now: Instant) -> Ticket {

@@ -16,6 +16,7 @@ use super::guard::{self, Forbidden};
 use super::resolve::Resolver;
 use super::self_check;
 use super::target::{Target, TargetId};
+use crate::config::Config;
 
 /// A quiet connection is asked for a sign of life after this long, then every [`KEEPALIVE_INTERVAL`].
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
@@ -56,6 +57,23 @@ impl Default for DialSettings {
             user_timeout: Some(Duration::from_secs(60)),
             recv_buffer: None,
             send_buffer: None,
+        }
+    }
+}
+
+impl DialSettings {
+    /// As the operator chose; `own` are the addresses the relay listens on, known once they are bound.
+    pub fn of(config: &Config, own: Vec<SocketAddr>) -> Self {
+        let default = Self::default();
+        Self {
+            allowed: config.security.upstream_allowed_networks.clone(),
+            dial_timeout: config.timeouts.dial,
+            max_dialing: config.upstream_max_dialing,
+            queue_timeout: config.retry.map_or(default.queue_timeout, |retry| retry.total_timeout),
+            own,
+            user_timeout: Some(config.timeouts.write),
+            recv_buffer: config.tcp.recv_buffer,
+            send_buffer: config.tcp.send_buffer,
         }
     }
 }

@@ -76,7 +76,7 @@ impl Knowledge {
     /// Whether to probe at `now`, and if so whom: the one that was not probed for the longest time. The caller then does.
     fn begin_probe(&mut self, now: Instant) -> Option<usize> {
         let fresh = |then: Option<Instant>| then.is_some_and(|then| now.saturating_duration_since(then) < PROBE_EVERY);
-        let idle = |known: &Known| !fresh(known.probed) && !(known.failing.is_none() && fresh(known.reached));
+        let idle = |known: &Known| !(fresh(known.probed) || known.failing.is_none() && fresh(known.reached));
         if self.probing || !self.targets.iter().all(idle) {
             return None;
         }

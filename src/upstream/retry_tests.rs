@@ -1,3 +1,5 @@
+//! Tests of retry, by hand and by simulation.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -75,7 +77,13 @@ fn jitter_moves_a_wait_by_its_fraction_and_never_past_sense() {
     let settings = Retry { jitter_fraction: 0.1, ..SETTINGS };
     assert_eq!(backoff(&settings, 1, 0.0), Duration::from_millis(900));
     assert_eq!(backoff(&settings, 1, 1.0), Duration::from_millis(1100));
-    let wild = Retry { multiplier: f64::MAX, initial_delay: Duration::MAX, max_delay: Duration::MAX, jitter_fraction: f64::NAN, ..SETTINGS };
+    let wild = Retry {
+        multiplier: f64::MAX,
+        initial_delay: Duration::MAX,
+        max_delay: Duration::MAX,
+        jitter_fraction: f64::NAN,
+        ..SETTINGS
+    };
     assert!(backoff(&wild, u32::MAX, f64::NAN) <= MAX_WAIT * 2);
 }
 

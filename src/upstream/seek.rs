@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
 use super::breaker::{Breaker, CircuitPermit};
+use super::circuit::{NotNow, Why};
 use super::dial::{Connected, DialError, Dialer};
 use super::probe::Reachability;
 use super::retry::{Attempts, GiveUp, Next};
@@ -38,6 +39,9 @@ pub struct Link {
     pub connected: Connected,
     /// The breaker's permit.
     pub permit: CircuitPermit,
+    /// When this try's time is over: `dial_timeout` from the look-up on, and never past `retry.total_timeout`. The
+    /// handshake, up to Publish.Start or Play.Start, belongs to it.
+    pub deadline: Instant,
 }
 
 /// What happened on the way, for logs and metrics.
@@ -59,11 +63,8 @@ pub enum Step<'a> {
         /// Which dial it was.
         attempt: u32,
     },
-    /// The circuits of all candidates are open.
-    CircuitOpen {
-        /// Until one lets a probe through.
-        retry_after: Duration,
-    },
+    /// No candidate's circuit lets a dial through now; this is the one that will the soonest.
+    NotNow(NotNow),
     /// Nothing happens for so long.
     Waiting(Duration),
 }
@@ -97,6 +98,7 @@ impl SeekError {
 /// The search of one client. Dropping it, or the future of [`Seek::next`], ends everything at once.
 pub struct Seek {
     routes: Routes,
+    began: Instant,
     candidates: Vec<Arc<Target>>,
     attempts: Attempts,
     /// The candidate that is next.
@@ -107,8 +109,9 @@ pub struct Seek {
 impl Seek {
     /// Begins now. `candidates` in the order in which they are to be tried; each failed dial moves on to the next.
     pub fn new(routes: Routes, candidates: Vec<Arc<Target>>) -> Self {
-        let attempts = Attempts::new(routes.retry, Instant::now());
-        Self { routes, candidates, attempts, turn: 0, last: None }
+        let began = Instant::now();
+        let attempts = Attempts::new(routes.retry, began);
+        Self { routes, began, candidates, attempts, turn: 0, last: None }
     }
 
     /// Dials made.
@@ -116,7 +119,7 @@ impl Seek {
         self.attempts.made()
     }
 
-    /// What is left of `retry.total_timeout`: the bound on the handshake over a [`Link`]. None: no such bound.
+    /// What is left of `retry.total_timeout`. None: no such bound.
     pub fn remaining(&self) -> Option<Duration> {
         self.attempts.remaining(Instant::now())
     }
@@ -154,9 +157,9 @@ impl Seek {
     async fn dial(&mut self, within: Option<Duration>, watch: &mut impl FnMut(Step<'_>)) -> Result<Option<Link>, SeekError> {
         let (target, permit) = match self.permitted().await {
             Ok(permitted) => permitted,
-            Err(retry_after) => {
-                self.attempts.circuit_open(Instant::now(), retry_after, rand::random());
-                watch(Step::CircuitOpen { retry_after });
+            Err(not_now) => {
+                self.attempts.circuit_open(Instant::now(), not_now.retry_after, rand::random());
+                watch(Step::NotNow(not_now));
                 return Ok(None);
             }
         };
@@ -170,7 +173,8 @@ impl Seek {
         match dialled {
             Ok(connected) => {
                 self.routes.reachability.dialled(target.id, Ok(()));
-                Ok(Some(Link { target, connected, permit }))
+                let deadline = self.deadline(&connected);
+                Ok(Some(Link { target, connected, permit, deadline }))
             }
             Err(error) => self.dial_failed(&target, error, permit, watch).map(|()| None),
         }
@@ -206,9 +210,30 @@ impl Seek {
         matches!(error, DialError::Cut(within) if *within >= most.mul_f64(0.9))
     }
 
+    fn deadline(&self, connected: &Connected) -> Instant {
+        let own = self.routes.dialer.dial_timeout().saturating_sub(connected.took);
+        Instant::now() + self.remaining().map_or(own, |left| own.min(left))
+    }
+
+    /// Asks the breaker. Without retry there is no waiting for a circuit to close, but a short one for one's turn after
+    /// it did.
+    async fn permitted(&mut self) -> Result<(Arc<Target>, CircuitPermit), NotNow> {
+        loop {
+            let not_now = match self.ask().await {
+                Ok(permitted) => return Ok(permitted),
+                Err(not_now) => not_now,
+            };
+            let patient = self.routes.retry.is_none() && self.began.elapsed() < self.routes.dialer.dial_timeout();
+            if !patient || not_now.why != Why::Ramping {
+                return Err(not_now);
+            }
+            sleep(not_now.retry_after).await;
+        }
+    }
+
     /// The first candidate, from the one whose turn it is on, whose circuit lets a dial through; else the shortest wait.
-    async fn permitted(&mut self) -> Result<(Arc<Target>, CircuitPermit), Duration> {
-        let mut shortest = Duration::MAX;
+    async fn ask(&mut self) -> Result<(Arc<Target>, CircuitPermit), NotNow> {
+        let mut soonest = NotNow { why: Why::Open, retry_after: Duration::MAX };
         for turn in self.turn..self.turn + self.candidates.len() {
             let target = &self.candidates[turn % self.candidates.len()];
             match self.routes.breaker.permit(target.id).await {
@@ -216,10 +241,11 @@ impl Seek {
                     self.turn = turn;
                     return Ok((target.clone(), permit));
                 }
-                Err(not_now) => shortest = shortest.min(not_now.retry_after),
+                Err(not_now) if not_now.retry_after < soonest.retry_after => soonest = not_now,
+                Err(_) => {}
             }
         }
-        Err(shortest)
+        Err(soonest)
     }
 }
 

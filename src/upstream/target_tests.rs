@@ -1,3 +1,5 @@
+//! Tests of how a client's stream is named to an upstream.
+
 use super::*;
 
 const ALL: ForwardQuery = ForwardQuery::All;

@@ -1,3 +1,5 @@
+//! Tests of upstream URLs.
+
 use super::*;
 
 fn parse(text: &str) -> Result<UpstreamUrl, UrlError> {
@@ -72,7 +74,8 @@ fn hosts_are_names_and_addresses_without_tricks() {
     for text in ["127.1", "2130706433", "0x7f000001", "10.0x1", "256.1.1.1", "1.2.3.4.5", "0177.0.0.1"] {
         assert!(matches!(parse(&format!("rtmp://{text}/live")), Err(UrlError::Host(_))), "{text}");
     }
-    for text in ["a..b", ".", "a b", "-_*", "a,b", "hö.example", "[1.2.3.4]", "[::1", "[::1]x", "::1", "2001:db8::1:1935", "[]"] {
+    for text in ["a..b", ".", "a b", "-_*", "a,b", "hö.example", "[1.2.3.4]", "[::1", "[::1]x", "::1", "2001:db8::1:1935", "[]"]
+    {
         assert!(parse(&format!("rtmp://{text}/live")).is_err(), "{text}");
     }
     assert!(matches!(parse(&format!("rtmp://{}", "a".repeat(64))), Err(UrlError::Host(_))));
