@@ -9,8 +9,10 @@ pub mod circuit;
 mod circuits;
 pub mod dial;
 pub mod guard;
+pub mod probe;
 pub mod resolve;
 pub mod retry;
+pub mod seek;
 pub mod select;
 mod self_check;
 pub mod target;
@@ -18,13 +20,19 @@ mod template;
 pub mod url;
 
 pub use breaker::{Breaker, CircuitPermit, UpstreamBreaker};
-pub use circuit::{CircuitSettings, CircuitState, NotNow};
+pub use circuit::{CircuitState, NotNow};
 pub use circuits::{Change, TargetView};
 pub use dial::{Connected, DialError, DialSettings, Dialer};
-pub use retry::{Attempts, GiveUp, Next, RetrySettings};
-pub use target::{ForwardQuery, Names, Target, TargetError, TargetId};
+pub use probe::{Reachability, Verdict};
+pub use retry::{Attempts, GiveUp, Next};
+pub use seek::{Link, Routes, Seek, SeekError, Step};
+pub use target::{Names, Target, TargetError, TargetId};
 pub use url::{UpstreamUrl, UrlError};
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::config::Config;
 use guard::Forbidden;
 use ipnetwork::IpNetwork;
 
@@ -37,6 +45,22 @@ pub enum UpstreamProblem {
     /// It holds an address that the guard refuses.
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
+}
+
+/// The configured upstreams, numbered in their order.
+///
+/// # Errors
+/// [`UrlError`] for the first that cannot be read; a checked configuration holds none.
+pub fn targets(config: &Config) -> Result<Vec<Arc<Target>>, UrlError> {
+    let target = |(id, upstream): (u32, &crate::config::Upstream)| Target::parse(TargetId(id), &upstream.url).map(Arc::new);
+    (0..).zip(&config.upstreams).map(target).collect()
+}
+
+/// Everything a session needs to find its way, for `targets` and the addresses `own` that the relay listens on.
+pub fn routes(config: &Config, targets: &[Arc<Target>], own: Vec<SocketAddr>, breaker: Breaker) -> Routes {
+    let dialer = Dialer::new(DialSettings::of(config, own));
+    let reachability = Reachability::new(dialer.clone(), targets.to_vec(), config.ready.fail_after);
+    Routes { dialer, breaker, reachability, retry: config.retry }
 }
 
 /// Judges an upstream's URL before anything is dialled: its grammar, and the address where it holds one. A name is

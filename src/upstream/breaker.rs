@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, Context, Handler, Message, MessageResult, Recipient};
 
-use super::circuit::{CircuitSettings, NotNow, Report, Ticket, Why};
+use super::circuit::{NotNow, Report, Ticket, Why};
 use super::circuits::{Change, Circuits, TargetView};
 use super::target::TargetId;
+use crate::config::CircuitBreaker;
 
 /// Messages that wait here before senders wait: dials that begin at once, from all workers.
 const MAILBOX: usize = 1024;
@@ -33,14 +34,14 @@ pub type Tell = Arc<dyn Fn(Happening) + Send + Sync>;
 pub struct UpstreamBreaker {
     circuits: Circuits,
     targets: Vec<(TargetId, String)>,
-    settings: Option<CircuitSettings>,
+    settings: Option<CircuitBreaker>,
     panics: u64,
     tell: Tell,
 }
 
 impl UpstreamBreaker {
     /// A breaker whose circuits are closed. `settings: None` turns it off: every dial is permitted.
-    pub fn new(settings: Option<CircuitSettings>, targets: Vec<(TargetId, String)>, tell: Tell) -> Self {
+    pub fn new(settings: Option<CircuitBreaker>, targets: Vec<(TargetId, String)>, tell: Tell) -> Self {
         Self { circuits: Circuits::new(settings, &targets, 0), targets, settings, panics: 0, tell }
     }
 
@@ -135,7 +136,7 @@ pub struct Snapshot;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BreakerSnapshot {
     /// The settings; none: the breaker is off.
-    pub settings: Option<CircuitSettings>,
+    pub settings: Option<CircuitBreaker>,
     /// One row a target; none when the breaker is off.
     pub targets: Vec<TargetView>,
     /// How often the core panicked and was reset.
@@ -155,7 +156,7 @@ pub struct Reset {
 #[rtype(result = "()")]
 pub struct Configure {
     /// None turns the breaker off.
-    pub settings: Option<CircuitSettings>,
+    pub settings: Option<CircuitBreaker>,
     /// The targets with their labels.
     pub targets: Vec<(TargetId, String)>,
 }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::config::CircuitBreaker;
+
 /// How long one waits for another's probe before asking again.
 const PROBE_POLL: Duration = Duration::from_millis(250);
 /// The same while the number of dials grows again after an outage.
@@ -10,23 +12,6 @@ const RAMP_POLL: Duration = Duration::from_millis(50);
 const RAMP_END: u32 = 64;
 /// Longest time a circuit stays open, whatever is asked for: keeps the clock's arithmetic within its range.
 const MAX_OPEN: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// When a circuit opens and closes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CircuitSettings {
-    /// Consecutive failures that open it; at least 1.
-    pub max_failures: u32,
-    /// How long it stays open before a probe.
-    pub reset_timeout: Duration,
-    /// Consecutive successful probes that close it; at least 1.
-    pub success_threshold: u32,
-}
-
-impl Default for CircuitSettings {
-    fn default() -> Self {
-        Self { max_failures: 5, reset_timeout: Duration::from_secs(30), success_threshold: 2 }
-    }
-}
 
 /// The three states, by their electrical names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -145,7 +130,7 @@ enum Inner {
 /// The circuit of one target.
 #[derive(Debug, Clone)]
 pub struct Circuit {
-    settings: CircuitSettings,
+    settings: CircuitBreaker,
     inner: Inner,
     /// Tickets of this epoch that are out.
     out: u32,
@@ -154,7 +139,7 @@ pub struct Circuit {
 
 impl Circuit {
     /// A closed circuit. `epoch` must be above that of every ticket an earlier circuit of this target has given out.
-    pub fn new(settings: CircuitSettings, epoch: u64) -> Self {
+    pub fn new(settings: CircuitBreaker, epoch: u64) -> Self {
         Self { settings, inner: Inner::Closed { failures: 0, ramp: None }, out: 0, epoch }
     }
 
@@ -168,7 +153,7 @@ impl Circuit {
     }
 
     /// Takes new settings; the state stays, and an open circuit keeps the time it was given.
-    pub fn configure(&mut self, settings: CircuitSettings) {
+    pub fn configure(&mut self, settings: CircuitBreaker) {
         self.settings = settings;
     }
 

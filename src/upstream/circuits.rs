@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::circuit::{Circuit, CircuitSettings, NotNow, Report, Ticket, Transition, View};
+use super::circuit::{Circuit, NotNow, Report, Ticket, Transition, View};
 use super::target::TargetId;
+use crate::config::CircuitBreaker;
 
 /// A circuit that went from one state to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub struct TargetView {
 #[derive(Debug)]
 pub(super) struct Circuits {
     /// None: the breaker is off and every dial passes.
-    settings: Option<CircuitSettings>,
+    settings: Option<CircuitBreaker>,
     circuits: BTreeMap<TargetId, (String, Circuit)>,
     /// First epoch of a new circuit: above that of every ticket given out before.
     first_epoch: u64,
@@ -40,14 +41,14 @@ pub(super) struct Circuits {
 
 impl Circuits {
     /// All closed.
-    pub(super) fn new(settings: Option<CircuitSettings>, targets: &[(TargetId, String)], first_epoch: u64) -> Self {
+    pub(super) fn new(settings: Option<CircuitBreaker>, targets: &[(TargetId, String)], first_epoch: u64) -> Self {
         let mut circuits = Self { settings, circuits: BTreeMap::new(), first_epoch };
         circuits.configure(settings, targets);
         circuits
     }
 
     /// Takes new settings and targets. A target that stays keeps its state.
-    pub(super) fn configure(&mut self, settings: Option<CircuitSettings>, targets: &[(TargetId, String)]) {
+    pub(super) fn configure(&mut self, settings: Option<CircuitBreaker>, targets: &[(TargetId, String)]) {
         self.settings = settings;
         let mut old = std::mem::take(&mut self.circuits);
         let Some(settings) = settings else {
@@ -66,7 +67,7 @@ impl Circuits {
     }
 
     /// The settings.
-    pub(super) fn settings(&self) -> Option<CircuitSettings> {
+    pub(super) fn settings(&self) -> Option<CircuitBreaker> {
         self.settings
     }
 
@@ -109,62 +110,5 @@ impl Circuits {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::upstream::circuit::CircuitState;
-
-    const A: TargetId = TargetId(0);
-    const B: TargetId = TargetId(1);
-
-    fn two(settings: Option<CircuitSettings>) -> Circuits {
-        Circuits::new(settings, &[(A, "a".into()), (B, "b".into())], 0)
-    }
-
-    fn open(circuits: &mut Circuits, target: TargetId, now: Instant) -> Change {
-        loop {
-            let ticket = circuits.ask(target, now).0.expect("closed").expect("a circuit");
-            if let Some(change) = circuits.report(target, ticket, Report::Failure, now) {
-                return change;
-            }
-        }
-    }
-
-    #[test]
-    fn one_target_s_outage_leaves_the_other_alone() {
-        let now = Instant::now();
-        let mut circuits = two(Some(CircuitSettings::default()));
-        let change = open(&mut circuits, A, now);
-        assert_eq!((change.label.as_str(), change.transition.to, change.transition.failures), ("a", CircuitState::Open, 5));
-        assert!(circuits.ask(A, now).0.is_err());
-        assert!(circuits.ask(B, now).0.is_ok());
-    }
-
-    #[test]
-    fn off_and_unknown_targets_are_permitted() {
-        let now = Instant::now();
-        assert!(matches!(two(None).ask(A, now), (Ok(None), None)));
-        assert!(matches!(two(Some(CircuitSettings::default())).ask(TargetId(9), now), (Ok(None), None)));
-    }
-
-    #[test]
-    fn a_reload_keeps_the_state_of_a_target_that_stays() {
-        let now = Instant::now();
-        let mut circuits = two(Some(CircuitSettings::default()));
-        open(&mut circuits, A, now);
-        open(&mut circuits, B, now);
-        circuits.configure(Some(CircuitSettings::default()), &[(A, "a".into()), (B, "elsewhere".into())]);
-        assert!(circuits.ask(A, now).0.is_err(), "the same target");
-        assert!(circuits.ask(B, now).0.is_ok(), "another target under the same number");
-    }
-
-    #[test]
-    fn reset_closes_one_or_all_and_tells() {
-        let now = Instant::now();
-        let mut circuits = two(Some(CircuitSettings::default()));
-        open(&mut circuits, A, now);
-        open(&mut circuits, B, now);
-        assert_eq!(circuits.reset(Some(A)).len(), 1);
-        assert!(circuits.ask(A, now).0.is_ok());
-        assert_eq!(circuits.reset(None).iter().map(|change| change.target).collect::<Vec<_>>(), [B]);
-    }
-}
+#[path = "circuits_tests.rs"]
+mod tests;

@@ -16,6 +16,7 @@ use super::guard::{self, Forbidden};
 use super::resolve::Resolver;
 use super::self_check;
 use super::target::{Target, TargetId};
+use crate::config::Config;
 
 /// A quiet connection is asked for a sign of life after this long, then every [`KEEPALIVE_INTERVAL`].
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
@@ -60,6 +61,23 @@ impl Default for DialSettings {
     }
 }
 
+impl DialSettings {
+    /// As the operator chose; `own` are the addresses the relay listens on, known once they are bound.
+    pub fn of(config: &Config, own: Vec<SocketAddr>) -> Self {
+        let default = Self::default();
+        Self {
+            allowed: config.security.upstream_allowed_networks.clone(),
+            dial_timeout: config.timeouts.dial,
+            max_dialing: config.upstream_max_dialing,
+            queue_timeout: config.retry.map_or(default.queue_timeout, |retry| retry.total_timeout),
+            own,
+            user_timeout: Some(config.timeouts.write),
+            recv_buffer: config.tcp.recv_buffer,
+            send_buffer: config.tcp.send_buffer,
+        }
+    }
+}
+
 /// Why a dial failed. The text names addresses, never a path, key or query.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
@@ -81,6 +99,9 @@ pub enum DialError {
     /// No answer in time.
     #[error("{0} did not answer in time")]
     Timeout(SocketAddr),
+    /// The client's own time ran out first.
+    #[error("no connection in the {0:?} that were left")]
+    Cut(Duration),
     /// Anything else the network said.
     #[error("connecting to {addr} failed: {source}")]
     Other {
@@ -103,7 +124,7 @@ impl DialError {
             Self::Guard(_) => "guard",
             Self::Own(_) => "self",
             Self::Refused(_) => "connect_refused",
-            Self::Timeout(_) => "connect_timeout",
+            Self::Timeout(_) | Self::Cut(_) => "connect_timeout",
             Self::Other { .. } => "connect_other",
             Self::Local(_) => "local",
         }
@@ -113,7 +134,7 @@ impl DialError {
     pub fn counts(&self) -> bool {
         match self {
             Self::Dns(_) | Self::Refused(_) | Self::Timeout(_) | Self::Other { .. } => true,
-            Self::Queue(_) | Self::Guard(_) | Self::Own(_) | Self::Local(_) => false,
+            Self::Queue(_) | Self::Guard(_) | Self::Own(_) | Self::Cut(_) | Self::Local(_) => false,
         }
     }
 
@@ -178,6 +199,11 @@ impl Dialer {
         let judged = self.judge(&addresses)?;
         let (stream, addr) = self.connect_first(&judged, deadline).await?;
         Ok(Connected { stream, addr, took: began.elapsed() })
+    }
+
+    /// The bound on one dial.
+    pub fn dial_timeout(&self) -> Duration {
+        self.shared.settings.dial_timeout
     }
 
     async fn queue(&self, target: TargetId) -> Result<OwnedSemaphorePermit, DialError> {

@@ -203,8 +203,9 @@ fn carried(ip: Ipv6Addr) -> Option<Vec<Ipv4Addr>> {
         // RFC 8215 leaves the prefix's length inside 64:ff9b:1::/48 to the network; RFC 6052 says where the address is then.
         // What reads as 0.x.y.z is another length's padding.
         [0x64, 0xff9b, 1, ..] => {
-            let others = [at(6, 7, 9, 10), at(7, 9, 10, 11), at(9, 10, 11, 12)];
-            Some([last].into_iter().chain(others.into_iter().filter(|v4| v4.octets()[0] != 0)).collect())
+            let readings = [last, at(6, 7, 9, 10), at(7, 9, 10, 11), at(9, 10, 11, 12)];
+            let likely: Vec<Ipv4Addr> = readings.into_iter().filter(|v4| v4.octets()[0] != 0).collect();
+            Some(if likely.is_empty() { vec![last] } else { likely })
         }
         [0x2002, ..] => Some(vec![at(2, 3, 4, 5)]),
         // Teredo: the server, and the client with its bits turned over.

@@ -135,14 +135,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_dead_resolver_never_holds_more_threads_than_the_bound() {
-        let gate = Arc::new(Mutex::new(()));
+        let (open, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
         let running = Arc::new(AtomicUsize::new(0));
-        let shut = gate.lock().expect("the gate");
         let resolver = Resolver::with({
-            let (gate, running) = (gate.clone(), running.clone());
+            let running = running.clone();
             Arc::new(move |_, port| {
                 running.fetch_add(1, SeqCst);
-                drop(gate.lock());
+                gate.lock().expect("the gate").recv().ok();
                 Ok(vec![SocketAddr::new([8, 8, 8, 8].into(), port)])
             })
         });
@@ -154,7 +154,7 @@ mod tests {
         }
         assert_eq!(resolver.slots.available_permits(), 0);
         assert!(running.load(SeqCst) <= MAX_LOOKUPS);
-        drop(shut);
+        drop(open);
         assert!(resolver.resolve(&host, 1).await.is_ok(), "the slots come back");
         assert!(running.load(SeqCst) <= MAX_LOOKUPS + 1);
     }

@@ -2,38 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::config::Retry;
+
 /// Nobody waits longer than this in one go, whatever is configured: keeps the clock's arithmetic within its range.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
-
-/// How often and how long an unreachable upstream is tried while the client waits.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RetrySettings {
-    /// Dials, the first included; at least 1.
-    pub max_attempts: u32,
-    /// Wait after the first failure.
-    pub initial_delay: Duration,
-    /// Longest wait before jitter.
-    pub max_delay: Duration,
-    /// Each wait is this many times the one before; at least 1.
-    pub multiplier: f64,
-    /// A wait is longer or shorter by up to this fraction of itself; 0 to 1.
-    pub jitter_fraction: f64,
-    /// From the first question to the end of the last dial.
-    pub total_timeout: Duration,
-}
-
-impl Default for RetrySettings {
-    fn default() -> Self {
-        Self {
-            max_attempts: 3,
-            initial_delay: Duration::from_secs(1),
-            max_delay: Duration::from_secs(30),
-            multiplier: 2.0,
-            jitter_fraction: 0.1,
-            total_timeout: Duration::from_secs(20),
-        }
-    }
-}
 
 /// What to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +58,7 @@ impl GiveUp {
 /// [`Attempts::circuit_open`].
 #[derive(Debug, Clone)]
 pub struct Attempts {
-    settings: Option<RetrySettings>,
+    settings: Option<Retry>,
     deadline: Option<Instant>,
     made: u32,
     not_before: Instant,
@@ -96,7 +68,7 @@ pub struct Attempts {
 
 impl Attempts {
     /// Begins at `now`. `None` is one dial, without a wait.
-    pub fn new(settings: Option<RetrySettings>, now: Instant) -> Self {
+    pub fn new(settings: Option<Retry>, now: Instant) -> Self {
         let deadline = settings.map(|settings| now + settings.total_timeout.min(MAX_WAIT));
         Self { settings, deadline, made: 0, not_before: now, circuit: None }
     }
@@ -104,6 +76,11 @@ impl Attempts {
     /// Dials made.
     pub fn made(&self) -> u32 {
         self.made
+    }
+
+    /// Time left at `now`; none: nothing bounds it.
+    pub fn remaining(&self, now: Instant) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(now))
     }
 
     /// What to do at `now`.
@@ -152,7 +129,7 @@ impl Attempts {
 }
 
 /// The wait after the `made`th dial.
-fn backoff(settings: &RetrySettings, made: u32, chance: f64) -> Duration {
+fn backoff(settings: &Retry, made: u32, chance: f64) -> Duration {
     let exponent = i32::try_from(made.saturating_sub(1)).unwrap_or(i32::MAX);
     let grown = settings.initial_delay.as_secs_f64() * settings.multiplier.max(1.0).powi(exponent);
     let bounded = grown.min(settings.max_delay.min(MAX_WAIT).as_secs_f64());

@@ -6,6 +6,7 @@ use percent_encoding::percent_decode;
 
 use super::template::Place;
 use super::url::{Fixed, FixedPart, UpstreamUrl, UrlError};
+use crate::config::ForwardQuery;
 use crate::protocol::name::{Identity, NameError, Part, Query, StreamName};
 
 /// Longest app, stream or tcUrl, with its query, that goes to an upstream.
@@ -14,18 +15,6 @@ pub const MAX_NAME: usize = 4096;
 /// Number of a target, unique in one run of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TargetId(pub u32);
-
-/// Which of a client's query arguments travel on.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum ForwardQuery {
-    /// All of them.
-    #[default]
-    All,
-    /// None.
-    None,
-    /// Those named here.
-    Keys(Vec<String>),
-}
 
 /// Why a client's name cannot be sent to an upstream. The text is for the client and never repeats the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
