@@ -5,3 +5,4 @@ pub mod app;
 pub mod config;
 pub mod protocol;
 pub mod telemetry;
+pub mod upstream;

@@ -1,0 +1,52 @@
+//! Where should a stream go, and may we go there?
+//!
+//! A [`Target`] is an upstream as the operator wrote it; [`Target::address`] names a client's stream to it. [`Dialer`] is
+//! the only way to a socket: it resolves, lets [`guard`] judge each address, refuses the relay's own door, and connects
+//! to exactly what was judged. [`UpstreamBreaker`] is asked before each dial, [`retry`] says when there is another.
+
+pub mod breaker;
+pub mod circuit;
+mod circuits;
+pub mod dial;
+pub mod guard;
+pub mod resolve;
+pub mod retry;
+pub mod select;
+mod self_check;
+pub mod target;
+mod template;
+pub mod url;
+
+pub use breaker::{Breaker, CircuitPermit, UpstreamBreaker};
+pub use circuit::{CircuitSettings, CircuitState, NotNow};
+pub use circuits::{Change, TargetView};
+pub use dial::{Connected, DialError, DialSettings, Dialer};
+pub use retry::{Attempts, GiveUp, Next, RetrySettings};
+pub use target::{ForwardQuery, Names, Target, TargetError, TargetId};
+pub use url::{UpstreamUrl, UrlError};
+
+use guard::Forbidden;
+use ipnetwork::IpNetwork;
+
+/// What is wrong with an upstream in the configuration. The text never repeats path, query or user name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpstreamProblem {
+    /// The URL cannot be read.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// It holds an address that the guard refuses.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+}
+
+/// Judges an upstream's URL before anything is dialled: its grammar, and the address where it holds one. A name is
+/// resolved and judged at each dial instead.
+///
+/// # Errors
+/// [`UpstreamProblem`], fit to be printed.
+pub fn judge_literal(url: &str, allowed: &[IpNetwork]) -> Result<(), UpstreamProblem> {
+    match UpstreamUrl::parse(url)?.host() {
+        url::Host::Literal(ip) => Ok(guard::judge(*ip, allowed)?),
+        url::Host::Name(_) => Ok(()),
+    }
+}

@@ -1,0 +1,272 @@
+//! The only way to an upstream's socket: resolve, guard, refuse ourselves, connect to exactly what was judged.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::guard::{self, Forbidden};
+use super::resolve::Resolver;
+use super::self_check;
+use super::target::{Target, TargetId};
+
+/// A quiet connection is asked for a sign of life after this long, then every [`KEEPALIVE_INTERVAL`].
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+/// No address gets less of the time than this, however many there are.
+const LEAST_SHARE: Duration = Duration::from_millis(250);
+
+/// What bounds a dial.
+#[derive(Debug, Clone)]
+pub struct DialSettings {
+    /// Networks that the guard lets through.
+    pub allowed: Vec<IpNetwork>,
+    /// For one dial, from the look-up to the connection, all addresses together. The wait in the queue is not in it.
+    pub dial_timeout: Duration,
+    /// Dials to one target at a time; more wait in order.
+    pub max_dialing: usize,
+    /// Longest wait in that queue.
+    pub queue_timeout: Duration,
+    /// Addresses the relay listens on.
+    pub own: Vec<SocketAddr>,
+    /// How long sent data may stay unacknowledged.
+    pub user_timeout: Option<Duration>,
+    /// SO_RCVBUF; none leaves it to the kernel's autotuning.
+    pub recv_buffer: Option<usize>,
+    /// SO_SNDBUF; none leaves it to the kernel's autotuning.
+    pub send_buffer: Option<usize>,
+}
+
+impl Default for DialSettings {
+    fn default() -> Self {
+        Self {
+            allowed: Vec::new(),
+            dial_timeout: Duration::from_secs(5),
+            max_dialing: 64,
+            queue_timeout: Duration::from_secs(20),
+            own: Vec::new(),
+            user_timeout: Some(Duration::from_secs(60)),
+            recv_buffer: None,
+            send_buffer: None,
+        }
+    }
+}
+
+/// Why a dial failed. The text names addresses, never a path, key or query.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// Too many dials to this target for too long.
+    #[error("waited {0:?} behind other dials to the same upstream")]
+    Queue(Duration),
+    /// The name has no address, or none in time.
+    #[error("the upstream's name does not resolve: {0}")]
+    Dns(#[source] io::Error),
+    /// No address may be dialled.
+    #[error(transparent)]
+    Guard(#[from] Forbidden),
+    /// An address is one that the relay itself listens on.
+    #[error("{0} is the relay itself: it does not relay to itself")]
+    Own(SocketAddr),
+    /// Nobody listens there.
+    #[error("{0} refused the connection")]
+    Refused(SocketAddr),
+    /// No answer in time.
+    #[error("{0} did not answer in time")]
+    Timeout(SocketAddr),
+    /// Anything else the network said.
+    #[error("connecting to {addr} failed: {source}")]
+    Other {
+        /// The address.
+        addr: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// This machine lacks what a connection needs: descriptors, ports, memory.
+    #[error("this machine cannot open another connection: {0}")]
+    Local(#[source] io::Error),
+}
+
+impl DialError {
+    /// The label for logs and metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Queue(_) => "dial_queue",
+            Self::Dns(_) => "dns",
+            Self::Guard(_) => "guard",
+            Self::Own(_) => "self",
+            Self::Refused(_) => "connect_refused",
+            Self::Timeout(_) => "connect_timeout",
+            Self::Other { .. } => "connect_other",
+            Self::Local(_) => "local",
+        }
+    }
+
+    /// Whether the breaker counts it: it says that the upstream is unwell, not that we may not or cannot dial.
+    pub fn counts(&self) -> bool {
+        match self {
+            Self::Dns(_) | Self::Refused(_) | Self::Timeout(_) | Self::Other { .. } => true,
+            Self::Queue(_) | Self::Guard(_) | Self::Own(_) | Self::Local(_) => false,
+        }
+    }
+
+    /// Whether another try may end otherwise. What policy refused stays refused.
+    pub fn may_retry(&self) -> bool {
+        !matches!(self, Self::Guard(_) | Self::Own(_))
+    }
+}
+
+/// A connection to an upstream: nothing has been written to it.
+#[derive(Debug)]
+pub struct Connected {
+    /// The socket, with TCP_NODELAY and keep-alive.
+    pub stream: TcpStream,
+    /// The address it reached.
+    pub addr: SocketAddr,
+    /// From the look-up to the connection.
+    pub took: Duration,
+}
+
+/// Dials targets. Cheap to clone; shared by all workers.
+#[derive(Clone)]
+pub struct Dialer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: DialSettings,
+    resolver: Resolver,
+    /// One a target; as many as have been dialled, which the configuration bounds.
+    queues: Mutex<HashMap<TargetId, Arc<Semaphore>>>,
+}
+
+/// An address that the guard has judged: nothing else can be connected to.
+#[derive(Debug, Clone, Copy)]
+struct Judged(SocketAddr);
+
+impl Dialer {
+    /// A dialer that asks the system's resolver.
+    pub fn new(settings: DialSettings) -> Self {
+        Self::with(settings, Resolver::system())
+    }
+
+    /// A dialer that asks `resolver`.
+    pub fn with(settings: DialSettings, resolver: Resolver) -> Self {
+        Self { shared: Arc::new(Shared { settings, resolver, queues: Mutex::default() }) }
+    }
+
+    /// Opens a connection to `target`. Dropping the future gives everything back at once, its place in the queue too.
+    ///
+    /// # Errors
+    /// [`DialError`]. Addresses are tried in the resolver's order; the last one's error is told.
+    pub async fn connect(&self, target: &Target) -> Result<Connected, DialError> {
+        let _slot = self.queue(target.id).await?;
+        let began = Instant::now();
+        let deadline = began + self.shared.settings.dial_timeout;
+        let (host, port) = (target.url.host(), target.url.port());
+        let addresses = timeout_at(deadline, self.shared.resolver.resolve(host, port))
+            .await
+            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))
+            .map_err(DialError::Dns)?;
+        let judged = self.judge(&addresses)?;
+        let (stream, addr) = self.connect_first(&judged, deadline).await?;
+        Ok(Connected { stream, addr, took: began.elapsed() })
+    }
+
+    async fn queue(&self, target: TargetId) -> Result<OwnedSemaphorePermit, DialError> {
+        let Shared { settings, queues, .. } = &*self.shared;
+        let queue = {
+            let mut queues = queues.lock().unwrap_or_else(PoisonError::into_inner);
+            queues.entry(target).or_insert_with(|| Arc::new(Semaphore::new(settings.max_dialing.max(1)))).clone()
+        };
+        match timeout(settings.queue_timeout, queue.acquire_owned()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            // The semaphore is never closed; a closed one would be a full one.
+            Ok(Err(_)) | Err(_) => Err(DialError::Queue(settings.queue_timeout)),
+        }
+    }
+
+    /// Leaves out what the guard refuses; an answer with our own door in it is refused as a whole.
+    fn judge(&self, addresses: &[SocketAddr]) -> Result<Vec<Judged>, DialError> {
+        let Shared { settings, .. } = &*self.shared;
+        if let Some(&own) = addresses.iter().find(|&&address| self_check::is_own(address, &settings.own)) {
+            return Err(DialError::Own(own));
+        }
+        let mut judged = Vec::new();
+        let mut refused = None;
+        for &address in addresses {
+            match guard::judge(address.ip(), &settings.allowed) {
+                Ok(()) => judged.push(Judged(address)),
+                Err(forbidden) => refused = refused.or(Some(forbidden)),
+            }
+        }
+        match refused {
+            Some(forbidden) if judged.is_empty() => Err(forbidden.into()),
+            _ => Ok(judged),
+        }
+    }
+
+    async fn connect_first(&self, addresses: &[Judged], deadline: Instant) -> Result<(TcpStream, SocketAddr), DialError> {
+        let mut last = DialError::Dns(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        for (tried, &Judged(addr)) in addresses.iter().enumerate() {
+            let now = Instant::now();
+            // A black hole in front must not take the time of the address behind it.
+            let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+            let share = (deadline.saturating_duration_since(now) / left).max(LEAST_SHARE);
+            match timeout_at((now + share).min(deadline), self.connect_one(Judged(addr))).await {
+                Ok(Ok(stream)) => return Ok((stream, addr)),
+                Ok(Err(error)) => last = classify(addr, error),
+                Err(_) => last = DialError::Timeout(addr),
+            }
+            if deadline <= Instant::now() {
+                break;
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect_one(&self, Judged(addr): Judged) -> io::Result<TcpStream> {
+        let settings = &self.shared.settings;
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_nodelay(true)?;
+        let raw = SockRef::from(&socket);
+        let keepalive =
+            TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
+        raw.set_tcp_keepalive(&keepalive)?;
+        raw.set_tcp_user_timeout(settings.user_timeout)?;
+        // Buffers must be set before the handshake, which announces the window's scale.
+        if let Some(bytes) = settings.recv_buffer {
+            raw.set_recv_buffer_size(bytes)?;
+        }
+        if let Some(bytes) = settings.send_buffer {
+            raw.set_send_buffer_size(bytes)?;
+        }
+        let stream = socket.connect(addr).await?;
+        // On this machine the kernel may pick the very port that it dials, and the socket is connected to itself.
+        if stream.local_addr()? == stream.peer_addr()? {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        Ok(stream)
+    }
+}
+
+fn classify(addr: SocketAddr, error: io::Error) -> DialError {
+    let ours = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EADDRNOTAVAIL, libc::EAFNOSUPPORT];
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => DialError::Refused(addr),
+        io::ErrorKind::TimedOut => DialError::Timeout(addr),
+        _ if error.raw_os_error().is_some_and(|errno| ours.contains(&errno)) => DialError::Local(error),
+        _ => DialError::Other { addr, source: error },
+    }
+}
+
+#[cfg(test)]
+#[path = "dial_tests.rs"]
+mod tests;
