@@ -1,3 +1,4 @@
 //! What does this byte mean? Pure: no socket, no clock, no chance.
 
 pub mod name;
+pub mod rtmp;

@@ -46,7 +46,11 @@ impl std::str::FromStr for ListenAddr {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let (host, port) = text.rsplit_once(':').ok_or(AddressError::NoPort)?;
         if port.is_empty() || host.ends_with(':') || text.ends_with(']') {
-            return Err(if text.contains("::") && !text.starts_with('[') { AddressError::Brackets } else { AddressError::NoPort });
+            return Err(if text.contains("::") && !text.starts_with('[') {
+                AddressError::Brackets
+            } else {
+                AddressError::NoPort
+            });
         }
         // "+80" parses as a number, and nobody means it.
         let digits = port.bytes().all(|b| b.is_ascii_digit());

@@ -6,6 +6,25 @@
 
 use std::fmt;
 
+/// What a client wants with a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// To send it.
+    Publish,
+    /// To receive it.
+    Play,
+}
+
+impl Action {
+    /// The word in logs and /status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Play => "play",
+        }
+    }
+}
+
 /// Longest app, and longest stream name, with its query: 1 KiB.
 pub const MAX_PART: usize = 1024;
 

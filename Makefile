@@ -1,0 +1,47 @@
+# Two commands matter: `make run` shows a live stream going through the relay, `make test` checks everything.
+
+CARGO ?= cargo
+# The end-to-end tests mostly wait for streams in real time: more of them run at once than there are cores.
+E2E_THREADS ?= 6
+# Every test binary but e2e, so that e2e can have threads and a step of its own.
+TEST_NAMES := $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))
+UNIT_TESTS := $(patsubst %,--test %,$(filter-out e2e,$(TEST_NAMES)))
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check fmt lint unit e2e deps doc
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build the relay and show a live stream going through it (Ctrl-C ends it)
+	$(CARGO) run --release --locked -- demo
+
+test: ## everything: install what the tests need, then check and e2e
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory e2e
+
+check: ## formatting, lints, unit and behaviour tests, documentation; needs only Rust
+	@$(MAKE) --no-print-directory fmt
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory doc
+
+fmt: ## is the code formatted? (`cargo fmt` formats it)
+	$(CARGO) fmt --all --check
+
+lint: ## clippy without a warning
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+unit: ## unit, behaviour, architecture and documentation tests
+	$(CARGO) test --locked --lib --bins $(UNIT_TESTS)
+	$(CARGO) test --locked --doc
+
+e2e: ## real encoders and players through the relay to nginx-rtmp
+	$(CARGO) test --locked --test e2e -- --test-threads=$(E2E_THREADS)
+
+doc: ## the crate's documentation without a warning
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+deps: ## install the programs that the tests need, where apt can; else say which they are
+	@./tests/e2e/deps.sh

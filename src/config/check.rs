@@ -1,0 +1,351 @@
+//! Pure: is what the file says sound, taken together? Each key alone has been judged by `shape` before.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use serde_json::Value;
+
+use super::address::ListenAddr;
+use super::file::{CircuitBreakerSection, File, LogSection, RateLimitSection, RawStrategy, RetrySection, SecuritySection};
+use super::finding::{Finding, Origin, place, quoted};
+use super::scalar::Span;
+use super::settings::*;
+use super::tokens::{self, Placed};
+use super::{UpstreamJudge, network, tree};
+
+/// What judging needs beside the file itself.
+pub(super) struct Facts<'a> {
+    /// Keys that came from the environment.
+    pub(super) origin: &'a Origin,
+    /// Keys that were wrong already and stand at their default now: rules that touch them keep silent.
+    pub(super) bad: &'a BTreeSet<String>,
+    /// What was given, in the file or the environment.
+    pub(super) given: &'a Value,
+    /// Directory of the file, which its paths are relative to.
+    pub(super) base: &'a Path,
+    /// Processors of this machine.
+    pub(super) cores: usize,
+    /// Tokens of `auth_tokens_file`.
+    pub(super) more_tokens: Vec<Placed>,
+    /// Whether an upstream's URL can be used.
+    pub(super) judge: &'a UpstreamJudge<'a>,
+}
+
+/// What came of it. With errors, `config` is not to be used.
+pub(super) struct Checked {
+    pub(super) config: Config,
+    pub(super) errors: Vec<Finding>,
+    pub(super) warnings: Vec<Finding>,
+}
+
+/// Judges `file`.
+pub(super) fn check(file: File, facts: Facts<'_>) -> Checked {
+    let mut check = Check { facts, errors: Vec::new(), warnings: Vec::new() };
+    let config = check.config(file);
+    Checked { config, errors: check.errors, warnings: check.warnings }
+}
+
+/// A path in the file; relative ones are taken from the file's directory, those of variables from the working directory.
+pub(super) fn resolve(base: &Path, origin: &Origin, key: &str, path: &str) -> PathBuf {
+    if origin.contains_key(key) { path.into() } else { base.join(path) }
+}
+
+struct Check<'a> {
+    facts: Facts<'a>,
+    errors: Vec<Finding>,
+    warnings: Vec<Finding>,
+}
+
+impl Check<'_> {
+    fn at(&self, path: &str) -> String {
+        place(self.facts.origin, path)
+    }
+
+    fn error(&mut self, path: &str, text: impl Into<String>) {
+        self.errors.push(Finding::new(self.at(path), text));
+    }
+
+    fn warn(&mut self, path: &str, text: impl Into<String>) {
+        self.warnings.push(Finding::new(self.at(path), text));
+    }
+
+    /// Whether none of the keys (or what holds them) was wrong already.
+    fn intact(&self, keys: &[&str]) -> bool {
+        let within = |key: &str, bad: &str| key == bad || key.strip_prefix(bad).is_some_and(|rest| rest.starts_with('.'));
+        !keys.iter().any(|key| self.facts.bad.iter().any(|bad| within(key, bad)))
+    }
+
+    fn given(&self, path: &str) -> bool {
+        tree::get(self.facts.given, path).is_some()
+    }
+
+    fn config(&mut self, file: File) -> Config {
+        let listen = self.address("listen_addr", &file.listen_addr).unwrap_or(ListenAddr { host: None, port: 0 });
+        let http = if file.http_addr.is_empty() { None } else { self.address("http_addr", &file.http_addr) };
+        self.listeners(listen, http);
+        let http_allowed_networks = self.networks("http_allowed_networks", &file.http_allowed_networks);
+        let workers = if file.workers == 0 { self.facts.cores.clamp(1, 1024) } else { size(file.workers) };
+        let timeouts = timeouts(&file);
+        let retry = self.retry(&file.retry, timeouts.dial);
+        let security = self.security(&file.security);
+        let upstreams = self.upstreams(&file, &security.upstream_allowed_networks);
+        self.not_in_this_version(&file, upstreams.len());
+        Config {
+            listen,
+            http,
+            http_allowed_networks,
+            workers,
+            upstreams,
+            strategy: Strategy::RoundRobin,
+            upstream_max_dialing: size(file.upstream_max_dialing),
+            forward_query: file.forward_query.clone(),
+            timeouts,
+            buffers: self.buffers(&file),
+            hold: Hold { max: file.hold.max.0 },
+            tcp: Tcp { recv_buffer: above_zero(file.tcp.recv_buffer), send_buffer: above_zero(file.tcp.send_buffer) },
+            security,
+            rate_limit: self.rate_limit(&file.rate_limit),
+            connection_limit: self.connection_limit(&file),
+            circuit_breaker: circuit_breaker(&file.circuit_breaker),
+            retry,
+            ready: Ready { fail_after: file.ready.fail_after.0 },
+            log: self.log(file.log),
+        }
+    }
+
+    fn address(&mut self, key: &str, text: &str) -> Option<ListenAddr> {
+        let address = text.trim().parse::<ListenAddr>();
+        address.map_err(|reason| self.error(key, format!("found {}; {reason}", quoted(text)))).ok()
+    }
+
+    fn listeners(&mut self, listen: ListenAddr, http: Option<ListenAddr>) {
+        if http.is_some_and(|http| http.collides(&listen)) {
+            self.error(
+                "http_addr",
+                format!("takes the same port as listen_addr ({listen}); expected another port, or \"\" for no HTTP"),
+            );
+        }
+    }
+
+    fn networks(&mut self, key: &str, texts: &[String]) -> Vec<IpNetwork> {
+        let mut networks = Vec::with_capacity(texts.len());
+        for (index, text) in texts.iter().enumerate() {
+            match network::parse(text) {
+                Ok(network) => networks.push(network),
+                Err(right) => {
+                    let at = self.at(&format!("{key}[{index}]"));
+                    self.errors.push(Finding::expected(at, &quoted(text), &right.to_string()));
+                }
+            }
+        }
+        networks
+    }
+
+    fn upstreams(&mut self, file: &File, allowed: &[IpNetwork]) -> Vec<Upstream> {
+        let one = file.upstream.iter().map(|url| ("upstream".to_owned(), url, 1));
+        let several = file.upstreams.iter().flatten().enumerate();
+        let several = several.map(|(index, upstream)| (format!("upstreams[{index}].url"), &upstream.url, upstream.weight));
+        let mut upstreams: Vec<Upstream> = Vec::new();
+        for (path, url, weight) in one.chain(several) {
+            let url = url.expose().trim();
+            let verdict = if url.is_empty() {
+                Err("is empty; expected \"rtmp://host[:port][/app]\"".into())
+            } else {
+                (self.facts.judge)(url, allowed)
+            };
+            if let Err(reason) = verdict {
+                self.error(&path, reason);
+            } else if upstreams.iter().any(|other| other.url == url) {
+                self.error(&path, "is an upstream that stands further up already; give that one a higher weight");
+            }
+            upstreams.push(Upstream { url: url.to_owned(), weight: narrow(weight) });
+        }
+        if upstreams.is_empty() && self.intact(&["upstream", "upstreams"]) {
+            self.error(
+                "upstream",
+                "is missing: where should streams go? expected \"rtmp://host[:port][/app]\" here or in the variable UPSTREAM",
+            );
+        }
+        upstreams
+    }
+
+    /// Keys of the plan that this version cannot fulfil: said, never ignored.
+    fn not_in_this_version(&mut self, file: &File, upstreams: usize) {
+        let strategy = file.upstream_strategy;
+        if strategy != RawStrategy::RoundRobin && upstreams > 1 {
+            self.error("upstream_strategy", "is not in this version; expected \"round_robin\"");
+        } else if strategy != RawStrategy::RoundRobin {
+            self.warn("upstream_strategy", "is not in this version; with one upstream that changes nothing");
+        }
+        if file.upstream_health_check.enabled {
+            self.warn("upstream_health_check.enabled", "health checks are not in this version and have no effect yet");
+        }
+        if file.security.tls_enabled {
+            let text = "this version does not terminate TLS: clients cannot connect by rtmps://; expected false, with TLS terminated in front of the relay if it is needed";
+            self.error("security.tls_enabled", text);
+        }
+        let unused = [("security.tls_cert", &file.security.tls_cert), ("security.tls_key", &file.security.tls_key)];
+        for (key, _) in unused.into_iter().filter(|(_, path)| !path.is_empty() && !file.security.tls_enabled) {
+            self.warn(key, "is not used: this version does not terminate TLS");
+        }
+    }
+
+    fn buffers(&mut self, file: &File) -> Buffers {
+        let buffers = Buffers {
+            read: size(file.read_buffer),
+            write: size(file.write_buffer),
+            pool: size(file.buffers.pool),
+            max_total: size(file.buffers.max_total),
+        };
+        if buffers.max_total < buffers.read + buffers.write {
+            let text =
+                format!("found {}, less than read_buffer and write_buffer of one session; expected more", buffers.max_total);
+            self.error("buffers.max_total", text);
+        }
+        buffers
+    }
+
+    fn security(&mut self, section: &SecuritySection) -> Security {
+        let plain = section.auth_tokens.iter().cloned().enumerate();
+        let placed = plain.map(|(index, token)| (self.at(&format!("security.auth_tokens[{index}]")), token.detailed()));
+        let judged = tokens::judge(placed.chain(self.facts.more_tokens.clone()).collect());
+        self.errors.extend(judged.errors);
+        self.warnings.extend(judged.warnings);
+        self.authentication(section.auth_enabled, judged.entries.len());
+        let upstream_allowed_networks = self.networks("security.upstream_allowed_networks", &section.upstream_allowed_networks);
+        for everything in upstream_allowed_networks.iter().filter(|network| network.prefix() == 0) {
+            let text = format!(
+                "{everything} turns the guard off: an upstream may then be any address, this machine's and its network's included"
+            );
+            self.warn("security.upstream_allowed_networks", text);
+        }
+        Security {
+            auth_enabled: section.auth_enabled,
+            auth_tokens: judged.entries,
+            allowed_clients: self.networks("security.allowed_clients", &section.allowed_clients),
+            denied_clients: self.networks("security.denied_clients", &section.denied_clients),
+            upstream_allowed_networks,
+        }
+    }
+
+    fn authentication(&mut self, enabled: bool, tokens: usize) {
+        let keys = ["security.auth_enabled", "security.auth_tokens", "security.auth_tokens_file"];
+        if !self.intact(&keys) {
+            return;
+        }
+        if enabled && tokens == 0 {
+            self.error(
+                "security.auth_enabled",
+                "is true without any token; expected tokens in auth_tokens or auth_tokens_file, or false",
+            );
+        } else if !enabled && tokens > 0 {
+            let text = format!("is not true, so the {tokens} token(s) given have no effect and everyone may publish and play");
+            self.warn("security.auth_enabled", text);
+        }
+    }
+
+    fn rate_limit(&mut self, section: &RateLimitSection) -> Option<RateLimit> {
+        let values = self.given("rate_limit.requests_per_sec") || self.given("rate_limit.burst");
+        if values && !self.given("rate_limit.enabled") && self.intact(&["rate_limit.enabled"]) {
+            self.warn("rate_limit", "has no effect without \"enabled\": true");
+        }
+        let burst = NonZeroU32::new(narrow(section.burst)).unwrap_or(NonZeroU32::MIN);
+        section.enabled.then_some(RateLimit { requests_per_sec: section.requests_per_sec, burst })
+    }
+
+    fn connection_limit(&mut self, file: &File) -> ConnectionLimit {
+        let section = &file.connection_limit;
+        let (total, per_ip) = (narrow(section.max_total_connections), narrow(section.max_per_ip));
+        if per_ip > total && self.intact(&["connection_limit.max_total_connections"]) {
+            let text = format!("found {per_ip}, which can never be reached: max_total_connections is {total}");
+            self.warn("connection_limit.max_per_ip", text);
+        }
+        ConnectionLimit { max_total_connections: total, max_per_ip: Some(per_ip).filter(|&limit| limit > 0) }
+    }
+
+    fn retry(&mut self, section: &RetrySection, dial: Duration) -> Option<Retry> {
+        let retry = Retry {
+            max_attempts: narrow(section.max_attempts),
+            initial_delay: seconds(section.initial_delay_sec),
+            max_delay: seconds(section.max_delay_sec),
+            multiplier: section.multiplier,
+            jitter_fraction: section.jitter_fraction,
+            total_timeout: section.total_timeout.0,
+        };
+        let delays = ["retry.initial_delay_sec", "retry.max_delay_sec"];
+        if section.enabled && retry.max_delay < retry.initial_delay && self.intact(&delays) {
+            let text =
+                format!("found {}; expected initial_delay_sec ({}) or more", section.max_delay_sec, section.initial_delay_sec);
+            self.error("retry.max_delay_sec", text);
+        }
+        if section.enabled && retry.total_timeout < dial && self.intact(&["retry.total_timeout", "dial_timeout"]) {
+            let text = format!("is shorter than dial_timeout ({}): one slow dial uses it up", Span(dial));
+            self.warn("retry.total_timeout", text);
+        }
+        section.enabled.then_some(retry)
+    }
+
+    fn log(&mut self, section: LogSection) -> Log {
+        let output = match section.output.as_str() {
+            "stderr" => LogOutput::Stderr,
+            "stdout" => LogOutput::Stdout,
+            path => LogOutput::Path(resolve(self.facts.base, self.facts.origin, "log.output", path)),
+        };
+        if section.output.trim().is_empty() {
+            self.error("log.output", "is empty; expected \"stderr\", \"stdout\" or the path of a file");
+        }
+        let key = section.fingerprint_key;
+        if (1..16).contains(&key.expose().len()) {
+            self.warn(
+                "log.fingerprint_key",
+                "is shorter than 16 characters: whoever guesses it can find stream names from fingerprints",
+            );
+        }
+        Log {
+            format: section.format,
+            level: section.level,
+            output,
+            stream_names: section.stream_names,
+            fingerprint_key: (!key.expose().is_empty()).then(|| key.into_secret()),
+        }
+    }
+}
+
+fn timeouts(file: &File) -> Timeouts {
+    Timeouts {
+        idle: file.idle_timeout.0,
+        player_idle: Some(file.player_idle_timeout.0).filter(|idle| !idle.is_zero()),
+        preface: file.handshake_timeout.0,
+        dial: file.dial_timeout.0,
+        write: file.write_timeout.0,
+        shutdown: file.shutdown_timeout.0,
+    }
+}
+
+fn circuit_breaker(section: &CircuitBreakerSection) -> Option<CircuitBreaker> {
+    section.enabled.then(|| CircuitBreaker {
+        max_failures: narrow(section.max_failures),
+        reset_timeout: seconds(section.reset_timeout_sec),
+        success_threshold: narrow(section.success_threshold),
+    })
+}
+
+// The bounds in the schema hold every number far below what these would cut.
+fn narrow(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn above_zero(number: u64) -> Option<usize> {
+    Some(size(number)).filter(|&bytes| bytes > 0)
+}
+
+fn seconds(number: f64) -> Duration {
+    Duration::try_from_secs_f64(number).unwrap_or(Duration::MAX)
+}

@@ -1,0 +1,11 @@
+//! The RTMP wire (Adobe RTMP 1.0, Enhanced RTMP v2): handshake, chunks, AMF0, commands, and what a relay needs beyond them.
+
+pub mod amf0;
+pub mod chunk;
+pub mod client;
+pub mod command;
+pub mod handshake;
+pub mod joiner;
+pub mod replay;
+pub mod server;
+pub mod tracker;

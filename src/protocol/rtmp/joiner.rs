@@ -1,0 +1,412 @@
+//! Pure: lets an output begin, or go on after a change, in the middle of someone else's chunk stream.
+//!
+//! Bytes pass as they are wherever the receiver understands them as the sender meant them. Where it would not, because it never
+//! saw the header that a later one refers to, or saw another, the header is written anew: the absolute timestamp as format 0, or the
+//! explicit delta as format 1 or 2. A chunk stream is *clean* again once the sender itself starts a message on it with a header
+//! that means the same to both. Payloads of media are never looked at, let alone re-chunked.
+//!
+//! Commands and Set Chunk Size are withheld until they are whole and shown to a [`Filter`]; other messages overtake nothing:
+//! a withheld message is written where its last byte stood.
+//!
+//! Invariant: the chunk size towards the receiver is the sender's, up to [`MAX_FORWARD_CHUNK`].
+
+use super::chunk::{MAX_PARTIAL, Seen, Written, write_continuation, write_header, write_payload};
+use super::command::{event, kind};
+use super::tracker::{ChunkError, Header, Limits, Step, Tracker};
+
+/// Largest chunk size that is passed on; nginx-rtmp ignores a larger one and loses its place. A longer message then ends the
+/// session by name.
+pub const MAX_FORWARD_CHUNK: u32 = 10_485_760;
+/// Longest command or control message while media flows.
+pub const MAX_WITHHELD: u32 = 64 * 1024;
+/// Chunk stream for messages of our own: no client or server uses it, and all tried ones read it.
+pub const OWN_CSID: u32 = 31;
+
+/// What becomes of a withheld message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on as it is.
+    Pass,
+    /// It goes on with this payload.
+    Replace(Vec<u8>),
+    /// The receiver never hears of it.
+    Drop,
+    /// The session ends here; the filter knows why.
+    End,
+}
+
+/// Judges commands and control messages on their way.
+pub trait Filter {
+    /// A whole message.
+    fn message(&mut self, header: &Header, payload: &[u8]) -> Verdict;
+}
+
+/// Why a stream cannot be passed on further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// The sender broke the chunk stream.
+    #[error(transparent)]
+    Chunk(#[from] ChunkError),
+    /// A command longer than [`MAX_WITHHELD`].
+    #[error("a command of {0} bytes is longer than the 65536 allowed")]
+    LongCommand(u32),
+    /// A message that would need a larger chunk than the receiver was told of.
+    #[error("a message of {0} bytes in chunks above 10485760 bytes cannot be passed on")]
+    LongChunk(u32),
+    /// The filter said so.
+    #[error("ended by the filter")]
+    Ended,
+}
+
+/// What [`Joiner::advance`] makes of its input: `pass` bytes of it as they are, then `patched`.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    /// Leading bytes of the input that pass.
+    pub pass: usize,
+    /// Of these, how many end at a message boundary, where nothing is left half-sent.
+    pub whole: usize,
+    /// What follows them, where the output differs from the input.
+    pub patched: Vec<u8>,
+    diverged: bool,
+}
+
+impl Outgoing {
+    fn put(&mut self, input: &[u8], from: usize, to: usize) {
+        if self.diverged {
+            self.patched.extend_from_slice(&input[from..to]);
+        } else {
+            self.pass = to;
+        }
+    }
+
+    fn differ(&mut self) -> &mut Vec<u8> {
+        self.diverged = true;
+        &mut self.patched
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Mode {
+    Verbatim,
+    /// The header was written anew; continuation chunks carry this extended timestamp, or none.
+    Promoted(Option<u32>),
+    Withheld,
+}
+
+#[derive(Debug)]
+struct Lane {
+    seen: Option<Seen>,
+    clean: bool,
+    mode: Mode,
+}
+
+/// Message stream ids: what the sender says and what the receiver knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamIds {
+    /// The sender's.
+    pub from: u32,
+    /// The receiver's.
+    pub to: u32,
+}
+
+/// How to go on in the middle: the sender's state, and what the receiver has seen so far.
+#[derive(Debug)]
+pub struct Start {
+    /// The sender's chunk stream, and its unfinished messages with what has come of them.
+    pub sender: (Tracker, Vec<(usize, Vec<u8>)>),
+    /// The last header on each chunk stream that the receiver has had.
+    pub seen: Vec<Seen>,
+    /// The chunk size that the receiver expects.
+    pub chunk_size: u32,
+    /// Message stream ids, where they differ.
+    pub stream_ids: StreamIds,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Joiner {
+    tracker: Tracker,
+    lanes: Vec<Lane>,
+    /// What the receiver knows of chunk streams that the sender has not used since.
+    seen: Vec<Seen>,
+    withheld: Vec<(usize, Vec<u8>)>,
+    stream_ids: Option<StreamIds>,
+    chunk_size: u32,
+    media: u64,
+}
+
+impl Joiner {
+    /// Goes on from `start`.
+    pub fn new(start: Start) -> Self {
+        let Start { sender: (mut tracker, withheld), seen, chunk_size, stream_ids } = start;
+        tracker.set_limits(Limits::MEDIA);
+        let mut joiner = Self {
+            tracker,
+            lanes: Vec::new(),
+            seen,
+            stream_ids: (stream_ids.from != stream_ids.to).then_some(stream_ids),
+            chunk_size,
+            media: 0,
+            withheld: Vec::new(),
+        };
+        for (slot, payload) in withheld {
+            joiner.lane(slot).mode = Mode::Withheld;
+            joiner.withheld.push((slot, payload));
+        }
+        joiner
+    }
+
+    /// Audio, video and data messages that have passed whole.
+    pub fn media(&self) -> u64 {
+        self.media
+    }
+
+    /// Wire bytes until the messages in progress are whole; 0 at a boundary.
+    pub fn missing(&self) -> u64 {
+        self.tracker.missing()
+    }
+
+    /// Whether a message of our own may be placed here.
+    pub fn at_chunk_boundary(&self) -> bool {
+        !self.tracker.in_chunk()
+    }
+
+    /// Whether no message is half-sent.
+    pub fn at_message_boundary(&self) -> bool {
+        self.tracker.open() == 0
+    }
+
+    /// Follows `input` and says in `out` (which must be new) what goes on in its place. Returns how many bytes were taken; the
+    /// rest, at most 17, is a header that is not whole.
+    ///
+    /// # Errors
+    /// [`JoinError`]; what `out` holds by then may still be sent.
+    pub fn advance(&mut self, input: &[u8], filter: &mut dyn Filter, out: &mut Outgoing) -> Result<usize, JoinError> {
+        let mut at = 0;
+        loop {
+            match self.tracker.next(&input[at..])? {
+                Step::NeedMore => return Ok(at),
+                Step::Header { slot, length, first } => {
+                    if first {
+                        self.start(slot, &input[..at + length], at, out)?;
+                    } else {
+                        self.go_on(slot, &input[..at + length], at, out);
+                    }
+                    at += length;
+                }
+                Step::Payload { slot, length, last } => {
+                    if let Mode::Withheld = self.lane(slot).mode {
+                        self.collect(slot, &input[at..at + length], last, filter, out)?;
+                    } else {
+                        out.put(input, at, at + length);
+                        self.media += u64::from(last && is_media(self.tracker.header(slot).kind));
+                    }
+                    at += length;
+                    if last && self.tracker.open() == 0 && !out.diverged {
+                        out.whole = out.pass;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Appends a message of our own. Only at a chunk boundary, see [`Self::at_chunk_boundary`].
+    pub fn inject(&mut self, out: &mut Vec<u8>, csid: u32, kind: u8, stream_id: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        let seen = Seen { csid, timestamp: 0, length, kind, stream_id };
+        let written = Written { fmt: 0, time: 0, seen };
+        write_header(out, &written);
+        write_payload(out, &written, self.chunk_size, payload);
+        // Whoever uses the chunk stream next must not lean on what was there before.
+        for (slot, lane) in self.lanes.iter_mut().enumerate() {
+            if self.tracker.header(slot).csid == csid {
+                lane.seen = Some(seen);
+                lane.clean = false;
+            }
+        }
+        self.seen.retain(|s| s.csid != csid);
+        self.seen.push(seen);
+    }
+
+    fn lane(&mut self, slot: usize) -> &mut Lane {
+        while self.lanes.len() <= slot {
+            let csid = self.tracker.header(self.lanes.len()).csid;
+            let seen = self.seen.iter().find(|s| s.csid == csid).copied();
+            self.lanes.push(Lane { seen, clean: false, mode: Mode::Verbatim });
+        }
+        &mut self.lanes[slot]
+    }
+
+    fn mapped(&self, stream_id: u32) -> u32 {
+        match self.stream_ids {
+            Some(StreamIds { from, to }) if from == stream_id => to,
+            _ => stream_id,
+        }
+    }
+
+    fn start(&mut self, slot: usize, input: &[u8], at: usize, out: &mut Outgoing) -> Result<(), JoinError> {
+        let header = *self.tracker.header(slot);
+        if self.is_withheld(header.kind) {
+            if header.length > MAX_WITHHELD {
+                return Err(JoinError::LongCommand(header.length));
+            }
+            self.lane(slot).mode = Mode::Withheld;
+            self.withheld.retain(|(s, _)| *s != slot);
+            self.withheld.push((slot, Vec::new()));
+            out.differ();
+            return Ok(());
+        }
+        if header.length > MAX_FORWARD_CHUNK && self.tracker.chunk_size() > MAX_FORWARD_CHUNK {
+            return Err(JoinError::LongChunk(header.length));
+        }
+        match self.plan(slot, header.length) {
+            None => {
+                self.lane(slot).mode = Mode::Verbatim;
+                out.put(input, at, input.len());
+            }
+            Some(written) => {
+                // A format 0 header with another stream id is the only one that leaves the receiver knowing all.
+                self.lane(slot).mode = Mode::Promoted(written.extended().then_some(written.time));
+                write_header(out.differ(), &written);
+            }
+        }
+        Ok(())
+    }
+
+    fn go_on(&mut self, slot: usize, input: &[u8], at: usize, out: &mut Outgoing) {
+        match self.lane(slot).mode {
+            Mode::Verbatim => out.put(input, at, input.len()),
+            Mode::Promoted(extended) => {
+                let csid = self.tracker.header(slot).csid;
+                write_continuation(out.differ(), csid, extended);
+            }
+            Mode::Withheld => {
+                out.differ();
+            }
+        }
+    }
+
+    fn is_withheld(&self, kind: u8) -> bool {
+        matches!(kind, kind::COMMAND | kind::COMMAND_AMF3 | kind::SET_CHUNK_SIZE)
+            || (kind == kind::USER_CONTROL && self.stream_ids.is_some())
+    }
+
+    /// Decides how the message that just started on `slot` is headed, when its payload is `length` bytes long: `None` as the
+    /// sender did. Notes what the receiver has seen with it.
+    fn plan(&mut self, slot: usize, length: u32) -> Option<Written> {
+        let header = *self.tracker.header(slot);
+        let Header { csid, fmt, timestamp, delta, kind, .. } = header;
+        let stream_id = self.mapped(header.stream_id);
+        let lane = self.lane(slot);
+        let seen = Seen { csid, timestamp, length, kind, stream_id };
+        let before = lane.seen.replace(seen);
+        let same_length = length == header.length;
+        let in_sync =
+            before.is_some_and(|b| b.stream_id == stream_id && b.timestamp == timestamp.wrapping_sub(delta)) && fmt != 0;
+        let in_shape = in_sync && before.is_some_and(|b| b.length == length && b.kind == kind);
+        let understood = match fmt {
+            0 => stream_id == header.stream_id,
+            1 => in_sync,
+            2 => in_shape,
+            _ => false,
+        };
+        let was_clean = lane.clean;
+        lane.clean = same_length && (understood || was_clean || fmt == 0);
+        if same_length && (understood || (was_clean && fmt != 0)) {
+            return None;
+        }
+        Some(match (in_shape && fmt >= 2, in_sync) {
+            (true, _) => Written { fmt: 2, time: delta, seen },
+            (false, true) => Written { fmt: 1, time: delta, seen },
+            (false, false) => Written { fmt: 0, time: timestamp, seen },
+        })
+    }
+
+    fn collect(
+        &mut self,
+        slot: usize,
+        bytes: &[u8],
+        last: bool,
+        filter: &mut dyn Filter,
+        out: &mut Outgoing,
+    ) -> Result<(), JoinError> {
+        out.differ();
+        let Some(at) = self.withheld.iter().position(|(s, _)| *s == slot) else { return Ok(()) };
+        self.withheld[at].1.extend_from_slice(bytes);
+        if !last {
+            let bytes: usize = self.withheld.iter().map(|(_, p)| p.len()).sum();
+            return if bytes > MAX_PARTIAL { Err(ChunkError::TooMuchPartial(MAX_PARTIAL).into()) } else { Ok(()) };
+        }
+        let (_, payload) = self.withheld.swap_remove(at);
+        let header = *self.tracker.header(slot);
+        let verdict = match header.kind {
+            kind::SET_CHUNK_SIZE => Verdict::Replace(clamped_chunk_size(&payload)),
+            kind::USER_CONTROL => Verdict::Replace(self.mapped_user_control(&payload)),
+            _ => filter.message(&header, &payload),
+        };
+        self.media += u64::from(is_media(header.kind));
+        match verdict {
+            Verdict::Drop => self.lane(slot).clean = false,
+            Verdict::End => return Err(JoinError::Ended),
+            Verdict::Pass => self.emit(slot, &payload, out.differ()),
+            Verdict::Replace(payload) => self.emit(slot, &payload, out.differ()),
+        }
+        if header.kind == kind::SET_CHUNK_SIZE {
+            self.chunk_size = self.tracker.chunk_size().min(MAX_FORWARD_CHUNK);
+        }
+        Ok(())
+    }
+
+    /// Writes a message that was withheld.
+    fn emit(&mut self, slot: usize, payload: &[u8], out: &mut Vec<u8>) {
+        let header = *self.tracker.header(slot);
+        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        let written = match self.plan(slot, length) {
+            Some(written) => written,
+            None => {
+                let fmt = header.fmt.min(2);
+                let time = if fmt == 0 { header.timestamp } else { header.delta };
+                let stream_id = self.mapped(header.stream_id);
+                let seen = Seen { csid: header.csid, timestamp: header.timestamp, length, kind: header.kind, stream_id };
+                Written { fmt, time, seen }
+            }
+        };
+        if header.fmt == 3 || header.extended != written.extended() {
+            self.lane(slot).clean = false;
+        }
+        write_header(out, &written);
+        write_payload(out, &written, self.chunk_size, payload);
+    }
+
+    fn mapped_user_control(&self, payload: &[u8]) -> Vec<u8> {
+        let mut mapped = payload.to_vec();
+        let about_stream = payload.first_chunk::<2>().is_some_and(|e| {
+            matches!(
+                u16::from_be_bytes(*e),
+                event::STREAM_BEGIN
+                    | event::STREAM_EOF
+                    | event::STREAM_DRY
+                    | event::SET_BUFFER_LENGTH
+                    | event::STREAM_IS_RECORDED
+            )
+        });
+        if let (true, Some(id)) = (about_stream, payload.get(2..6).and_then(<[u8]>::first_chunk::<4>)) {
+            mapped[2..6].copy_from_slice(&self.mapped(u32::from_be_bytes(*id)).to_be_bytes());
+        }
+        mapped
+    }
+}
+
+fn is_media(kind: u8) -> bool {
+    matches!(kind, kind::AUDIO | kind::VIDEO | kind::DATA | kind::DATA_AMF3 | kind::AGGREGATE)
+}
+
+/// The payload of a Set Chunk Size as it is passed on. The tracker has refused 0 and fewer than 4 bytes before.
+pub(super) fn clamped_chunk_size(payload: &[u8]) -> Vec<u8> {
+    let mut out = payload.to_vec();
+    if let Some(bytes) = payload.first_chunk::<4>() {
+        let size = (u32::from_be_bytes(*bytes) & 0x7FFF_FFFF).min(MAX_FORWARD_CHUNK);
+        out[..4].copy_from_slice(&size.to_be_bytes());
+    }
+    out
+}

@@ -1,0 +1,119 @@
+//! Pure: what a client said, as its upstream should hear it: the upstream's app, tcUrl and stream name, and without the token.
+
+use super::amf0::Value;
+use super::chunk::Message;
+use super::command::{Command, kind};
+use super::server::Request;
+use crate::protocol::name::Part;
+
+/// The name of the argument and property that carries a token.
+pub const TOKEN: &[u8] = b"token";
+
+/// How a session is called at its upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// `app` of connect.
+    pub app: Vec<u8>,
+    /// Name in publish or play.
+    pub stream: Vec<u8>,
+    /// `tcUrl` of connect.
+    pub tc_url: Vec<u8>,
+}
+
+/// Renames what the client says, before and after the switch.
+#[derive(Debug, Clone)]
+pub struct Renamer {
+    /// The stream name as the client sends it.
+    client_stream: Vec<u8>,
+    client_tc_url: Vec<u8>,
+    names: Names,
+    /// The token is ours, and taken out everywhere.
+    strip_token: bool,
+}
+
+impl Renamer {
+    /// For the session that `request` began.
+    pub fn new(request: &Request, names: Names, strip_token: bool) -> Self {
+        Self { client_stream: request.stream.clone(), client_tc_url: request.tc_url.clone(), names, strip_token }
+    }
+
+    /// Everything the client said up to publish or play, in order, renamed. A createStream whose stream is not the one in use is
+    /// left out.
+    pub fn replay(&self, request: &Request) -> Vec<Message> {
+        let mut streams = 0;
+        let mut script = Vec::with_capacity(request.recorded.len());
+        for message in &request.recorded {
+            let mut message = message.clone();
+            if let Some(mut command) = decoded(&message) {
+                if command.name == b"createStream" {
+                    streams += 1;
+                    if streams != request.stream_id {
+                        continue;
+                    }
+                }
+                if self.rename(&mut command) {
+                    message.payload = command.encode();
+                }
+            }
+            script.push(message);
+        }
+        script
+    }
+
+    /// Renames within a command; says whether anything changed.
+    pub fn rename(&self, command: &mut Command) -> bool {
+        let before = command.args.clone();
+        if command.name == b"connect" {
+            self.rename_connect(&mut command.args);
+        } else if let Some(Value::String(name) | Value::LongString(name)) = command.args.get_mut(1) {
+            if *name == self.client_stream {
+                name.clone_from(&self.names.stream);
+            }
+        }
+        if self.strip_token {
+            for arg in &mut command.args {
+                if let Some(properties) = arg.properties_mut() {
+                    properties.retain(|(key, _)| key != TOKEN);
+                }
+                arg.for_each_string(&mut strip_token);
+            }
+        }
+        before != command.args
+    }
+
+    fn rename_connect(&self, args: &mut [Value]) {
+        let Some(properties) = args.first_mut().and_then(Value::properties_mut) else { return };
+        for (key, want) in [("app", &self.names.app), ("tcUrl", &self.names.tc_url)] {
+            match properties.iter_mut().find(|(k, _)| k.eq_ignore_ascii_case(key.as_bytes())) {
+                Some((_, value)) => *value = Value::String(want.clone()),
+                None => properties.push((key.as_bytes().to_vec(), Value::String(want.clone()))),
+            }
+        }
+        for (key, value) in properties {
+            if !(key.eq_ignore_ascii_case(b"swfUrl") || key.eq_ignore_ascii_case(b"pageUrl")) || self.client_tc_url.is_empty() {
+                continue;
+            }
+            if let Value::String(url) = value {
+                if let Some(rest) = url.strip_prefix(&self.client_tc_url[..]) {
+                    *url = [&self.names.tc_url[..], rest].concat();
+                }
+            }
+        }
+    }
+}
+
+fn decoded(message: &Message) -> Option<Command> {
+    let kind = message.header.kind;
+    matches!(kind, kind::COMMAND | kind::COMMAND_AMF3).then(|| Command::decode(kind, &message.payload).ok()).flatten()
+}
+
+/// Takes `token=...` out of a name or URL with a query.
+fn strip_token(text: &mut Vec<u8>) {
+    if !text.windows(TOKEN.len()).any(|w| w == TOKEN) {
+        return;
+    }
+    let mut part = Part::parse(text);
+    if !part.query.take(TOKEN).is_empty() {
+        *text = part.to_bytes();
+    }
+}

@@ -1,0 +1,120 @@
+//! Buffers lent to sessions while bytes are in hand, and no longer.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// What all workers' pools share, and /status shows.
+#[derive(Debug)]
+pub struct BufferStats {
+    /// Bytes of every buffer, bytes.
+    pub size: usize,
+    /// At most so many bytes may be in hand before holds are given up, bytes.
+    pub max_total: usize,
+    lent: AtomicUsize,
+    unheld: AtomicU64,
+}
+
+impl BufferStats {
+    /// Counts from nothing.
+    pub fn new(size: usize, max_total: usize) -> Arc<Self> {
+        Arc::new(Self { size, max_total, lent: AtomicUsize::new(0), unheld: AtomicU64::new(0) })
+    }
+
+    /// Buffers lent now.
+    pub fn lent(&self) -> usize {
+        self.lent.load(Relaxed)
+    }
+
+    /// Messages passed on in pieces because `max_total` was reached.
+    pub fn unheld(&self) -> u64 {
+        self.unheld.load(Relaxed)
+    }
+
+    /// Whether a message may be held until it is whole. Counts where it may not.
+    pub(super) fn may_hold(&self) -> bool {
+        let may = self.lent().saturating_mul(self.size) <= self.max_total;
+        if !may {
+            self.unheld.fetch_add(1, Relaxed);
+        }
+        may
+    }
+}
+
+/// One worker's spare buffers.
+#[derive(Debug)]
+pub(super) struct Pool {
+    spare: RefCell<Vec<Box<[u8]>>>,
+    keep: usize,
+    stats: Arc<BufferStats>,
+}
+
+impl Pool {
+    /// Keeps at most `keep` spare buffers; more are freed when they come back.
+    pub(super) fn new(keep: usize, stats: Arc<BufferStats>) -> Rc<Self> {
+        Rc::new(Self { spare: RefCell::default(), keep, stats })
+    }
+
+    pub(super) fn stats(&self) -> &BufferStats {
+        &self.stats
+    }
+
+    /// A buffer. Always: what may not be held is passed on, and for that it must be read.
+    pub(super) fn lend(self: &Rc<Self>) -> Buffer {
+        self.stats.lent.fetch_add(1, Relaxed);
+        let bytes = self.spare.borrow_mut().pop().unwrap_or_else(|| vec![0; self.stats.size].into_boxed_slice());
+        Buffer { bytes, pool: Rc::clone(self) }
+    }
+}
+
+/// A lent buffer; goes back when dropped. Its bytes are whatever the last borrower left: only what was read is to be looked at.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    bytes: Box<[u8]>,
+    pool: Rc<Pool>,
+}
+
+impl std::ops::Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl std::ops::DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.pool.stats.lent.fetch_sub(1, Relaxed);
+        if let Ok(mut spare) = self.pool.spare.try_borrow_mut() {
+            if spare.len() < self.pool.keep {
+                spare.push(std::mem::take(&mut self.bytes));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_come_back_and_at_most_so_many_are_kept() {
+        let stats = BufferStats::new(4096, 2 * 4096);
+        let pool = Pool::new(1, Arc::clone(&stats));
+        let lent = [pool.lend(), pool.lend(), pool.lend()];
+        assert_eq!(stats.lent(), 3);
+        assert!(!stats.may_hold(), "three are more than max_total");
+        assert_eq!(stats.unheld(), 1);
+        drop(lent);
+        assert_eq!(stats.lent(), 0);
+        assert_eq!(pool.spare.borrow().len(), 1);
+        assert!(stats.may_hold());
+    }
+}

@@ -1,0 +1,338 @@
+//! One direction of the relay phase: the frame-aligned pump.
+//!
+//! It reads what is there, follows it with the [`Joiner`], and lets it leave at message boundaries: where a message is incomplete it is
+//! held, and the source's `SO_RCVLOWAT` is set to what is missing, so that the kernel wakes the session once, when the message is
+//! whole. Then one send. What is too long to hold leaves in large pieces; what stalls leaves at the hold deadline.
+//!
+//! Invariants: nothing is read while the sink does not take what may leave (back-pressure). A buffer is lent only while bytes
+//! are in hand. The low-water mark is raised only behind a short read, when tokio's cached readiness is cleared.
+//!
+//! ```text
+//!   0 ... start ......... leave ......... scanned ......... end ... capacity
+//!         | may leave now | held          | header not whole |
+//! ```
+
+use std::io;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::buffer::Buffer;
+use super::seat::{Direction, Seat};
+use super::sockopt::set_receive_low_water;
+use super::worker::Worker;
+use crate::protocol::rtmp::joiner::{Filter, JoinError, Joiner, Outgoing};
+use crate::telemetry::{Count, Traffic};
+
+/// Longest header that may be left over, bytes: 3 basic, 11 message, 4 extended timestamp.
+const MAX_HEADER: usize = 18;
+
+/// Why a direction stopped.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FlowError {
+    /// The source failed, in the middle of what it sent.
+    #[error("reading: {0}")]
+    Read(io::Error),
+    /// The sink failed.
+    #[error("writing: {0}")]
+    Write(io::Error),
+    /// The source broke the protocol, or the filter ended the session.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+}
+
+/// What a flow works on, for one poll.
+pub(super) struct Ends<'a> {
+    pub(super) source: &'a mut TcpStream,
+    pub(super) sink: &'a mut TcpStream,
+    pub(super) filter: &'a mut dyn Filter,
+    pub(super) seat: &'a Rc<Seat>,
+    pub(super) worker: &'a Worker,
+    pub(super) traffic: &'a Traffic,
+    /// The worker's bytes of this direction.
+    pub(super) total: &'a Count,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Flow {
+    direction: Direction,
+    joiner: Joiner,
+    buffer: Option<Buffer>,
+    start: usize,
+    leave: usize,
+    scanned: usize,
+    end: usize,
+    /// What goes behind `leave`, where the output differs from what was read.
+    patched: Vec<u8>,
+    patched_sent: usize,
+    /// What was read between `leave` and `scanned` has been withheld or stands in `patched`.
+    differs: bool,
+    /// The start of a header, kept while no buffer is lent.
+    stash: [u8; MAX_HEADER],
+    stashed: usize,
+    mark: u32,
+    /// Highest mark that does not grow the receive buffer, bytes.
+    max_mark: u32,
+    /// Bytes in hand at most.
+    capacity: usize,
+    /// The last read took all there was.
+    drained: bool,
+    /// The deadline has passed: the next bytes pass as they come.
+    expired: bool,
+    eof: bool,
+    failure: Option<JoinError>,
+    media: u64,
+}
+
+impl Flow {
+    /// A flow that goes on from `joiner`; `rest` was read before. `capacity` and `max_mark` in bytes.
+    pub(super) fn new(direction: Direction, joiner: Joiner, capacity: usize, max_mark: u32) -> Self {
+        Self {
+            direction,
+            joiner,
+            buffer: None,
+            start: 0,
+            leave: 0,
+            scanned: 0,
+            end: 0,
+            patched: Vec::new(),
+            patched_sent: 0,
+            differs: false,
+            stash: [0; MAX_HEADER],
+            stashed: 0,
+            mark: 1,
+            max_mark,
+            capacity,
+            drained: false,
+            expired: false,
+            eof: false,
+            failure: None,
+            media: 0,
+        }
+    }
+
+    /// Whether nothing is half-sent towards the sink.
+    pub(super) fn at_message_boundary(&self) -> bool {
+        self.joiner.at_message_boundary() && self.left()
+    }
+
+    /// Takes bytes that were read before the switch. Everything of them leaves at once.
+    pub(super) fn feed(&mut self, mut rest: &[u8], filter: &mut dyn Filter) {
+        // What precedes the first read is rare and short: it goes through the patched queue, so that it needs no buffer.
+        while self.failure.is_none() {
+            let mut out = Outgoing::default();
+            match self.joiner.advance(rest, filter, &mut out) {
+                Ok(taken) => {
+                    self.patched.extend_from_slice(&rest[..out.pass]);
+                    self.patched.append(&mut out.patched);
+                    self.differs = true;
+                    rest = &rest[taken..];
+                    self.stashed = rest.len().min(MAX_HEADER);
+                    self.stash[..self.stashed].copy_from_slice(&rest[..self.stashed]);
+                    break;
+                }
+                Err(e) => self.failure = Some(e),
+            }
+        }
+    }
+
+    /// Puts a message of our own behind what has been read; see [`Joiner::inject`]. `false` inside a chunk, or while something is held.
+    pub(super) fn inject(&mut self, csid: u32, kind: u8, stream_id: u32, payload: &[u8]) -> bool {
+        if !self.joiner.at_chunk_boundary() || (self.leave < self.scanned && !self.differs) {
+            return false;
+        }
+        self.joiner.inject(&mut self.patched, csid, kind, stream_id, payload);
+        self.differs = true;
+        true
+    }
+
+    /// Lets everything in hand leave, whole or not.
+    pub(super) fn flush(&mut self) {
+        if !self.differs {
+            self.leave = self.scanned;
+        }
+    }
+
+    /// Passes bytes on until nothing more can be done now. Ready with `Ok` once the source has ended and all of it has left.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<Result<(), FlowError>> {
+        if ends.seat.take_expired(self.direction) {
+            self.expired = true;
+            self.flush();
+        }
+        loop {
+            ready!(self.poll_leave(cx, ends)).map_err(FlowError::Write)?;
+            if let Some(e) = self.failure {
+                return Poll::Ready(Err(e.into()));
+            }
+            if self.eof {
+                return Poll::Ready(Ok(()));
+            }
+            match self.poll_read(cx, ends) {
+                Poll::Ready(Ok(())) => self.scan(ends),
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(FlowError::Read(e))),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Sends what may leave, without reading. Ready when it has left.
+    pub(super) fn poll_leave(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<io::Result<()>> {
+        while let Some(piece) = piece(&self.buffer, self.start, self.leave, &self.patched[self.patched_sent..]) {
+            let result = Pin::new(&mut *ends.sink).poll_write(cx, piece);
+            ends.seat.set_blocked(self.direction, result.is_pending(), Instant::now);
+            let sent = ready!(result)?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            ends.traffic.writes.add(1);
+            ends.traffic.bytes.add(sent as u64);
+            ends.total.add(sent as u64);
+            if self.start < self.leave {
+                self.start += sent;
+            } else {
+                self.patched_sent += sent;
+            }
+        }
+        if self.differs {
+            (self.patched, self.patched_sent, self.differs) = (Vec::new(), 0, false);
+            (self.start, self.leave) = (self.scanned, self.scanned);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn left(&self) -> bool {
+        self.start == self.leave && !self.differs
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<io::Result<()>> {
+        if self.drained {
+            self.set_mark(ends)?;
+        }
+        self.make_room(ends);
+        let Some(buffer) = &mut self.buffer else { return Poll::Pending };
+        let mut room = ReadBuf::new(&mut buffer[self.end..self.capacity]);
+        let size = room.remaining();
+        let result = Pin::new(&mut *ends.source).poll_read(cx, &mut room);
+        let read = room.filled().len();
+        match result {
+            Poll::Ready(Ok(())) if read == 0 => self.eof = true,
+            Poll::Ready(Ok(())) => {
+                self.drained = read < size;
+                self.end += read;
+                ends.traffic.reads.add(1);
+                ends.seat.touch(self.direction, Instant::now());
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                self.drained = true;
+                self.give_back();
+            }
+        }
+        result
+    }
+
+    /// Asks the kernel to wake us when the message in progress is whole, and the wheel to wake us if that takes too long.
+    fn set_mark(&mut self, ends: &mut Ends<'_>) -> io::Result<()> {
+        let missing = if ends.worker.wheel.holds() && !self.expired { self.joiner.missing() } else { 0 };
+        let mark = u32::try_from(missing).unwrap_or(u32::MAX).clamp(1, self.max_mark);
+        if mark != self.mark {
+            set_receive_low_water(ends.source.as_fd(), mark)?;
+            self.mark = mark;
+        }
+        if mark > 1 || self.leave < self.scanned {
+            ends.worker.wheel.hold(ends.seat, self.direction, Instant::now());
+        } else {
+            ends.seat.release(self.direction);
+        }
+        Ok(())
+    }
+
+    /// Makes sure of a buffer with room for what the message in progress lacks.
+    fn make_room(&mut self, ends: &Ends<'_>) {
+        let buffer = self.buffer.get_or_insert_with(|| {
+            let mut buffer = ends.worker.pool.lend();
+            buffer[..self.stashed].copy_from_slice(&self.stash[..self.stashed]);
+            self.end = self.stashed;
+            (self.start, self.leave, self.scanned, self.stashed) = (0, 0, 0, 0);
+            buffer
+        });
+        let wanted = usize::try_from(self.joiner.missing()).unwrap_or(usize::MAX).saturating_add(MAX_HEADER);
+        if self.start > 0 && self.capacity - self.end < wanted.max(self.capacity / 2) {
+            buffer.copy_within(self.start..self.end, 0);
+            self.leave -= self.start;
+            self.scanned -= self.start;
+            self.end -= self.start;
+            self.start = 0;
+        }
+    }
+
+    /// Gives the buffer back when no byte needs it.
+    fn give_back(&mut self) {
+        if self.start == self.scanned && self.end - self.scanned <= MAX_HEADER {
+            if let Some(buffer) = self.buffer.take() {
+                self.stashed = self.end - self.scanned;
+                self.stash[..self.stashed].copy_from_slice(&buffer[self.scanned..self.end]);
+                (self.start, self.leave, self.scanned, self.end) = (0, 0, 0, 0);
+            }
+        }
+    }
+
+    /// Follows what was read and decides how much of it may leave.
+    fn scan(&mut self, ends: &mut Ends<'_>) {
+        let Some(buffer) = &self.buffer else { return };
+        if self.eof {
+            // A header that will never be whole still belongs to the stream.
+            (self.leave, self.scanned) = (self.end, self.end);
+            return;
+        }
+        let mut out = Outgoing::default();
+        let result = self.joiner.advance(&buffer[self.scanned..self.end], ends.filter, &mut out);
+        ends.traffic.messages.add(self.joiner.media() - self.media);
+        self.media = self.joiner.media();
+        let whole = self.scanned + out.whole;
+        let pass = self.scanned + out.pass;
+        let taken = *result.as_ref().unwrap_or(&out.pass);
+        self.failure = result.err();
+        self.scanned += taken;
+        if pass < self.scanned || !out.patched.is_empty() {
+            self.leave = pass;
+            self.patched = out.patched;
+            self.differs = true;
+        } else if self.must_leave(whole, ends) {
+            self.leave = self.scanned;
+        } else {
+            self.leave = self.leave.max(whole);
+        }
+        self.expired = false;
+    }
+
+    /// Whether a message that is not whole leaves all the same.
+    fn must_leave(&self, whole: usize, ends: &Ends<'_>) -> bool {
+        if whole == self.scanned {
+            return true;
+        }
+        let held = self.end - whole.max(self.start);
+        let missing = usize::try_from(self.joiner.missing()).unwrap_or(usize::MAX);
+        self.expired
+            || !self.drained
+            || !ends.worker.wheel.holds()
+            || self.failure.is_some()
+            || held.saturating_add(missing).saturating_add(MAX_HEADER) > self.capacity
+            || missing > self.max_mark as usize
+            || !ends.worker.pool.stats().may_hold()
+    }
+}
+
+/// What is to be sent next.
+fn piece<'a>(buffer: &'a Option<Buffer>, start: usize, leave: usize, patched: &'a [u8]) -> Option<&'a [u8]> {
+    match buffer {
+        Some(buffer) if start < leave => Some(&buffer[start..leave]),
+        _ => (!patched.is_empty()).then_some(patched),
+    }
+}

@@ -1,0 +1,344 @@
+//! What others on the worker may do to a running session: end it, and tell it that time has passed.
+//!
+//! A session has no timer of its own. One wheel a worker looks at all of them once a second for idleness, and keeps the short
+//! deadlines of held messages, which all have the same length, in the order in which they were made.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::outcome::{Outcome, Side, Status};
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// From the client to the upstream.
+    Up = 0,
+    /// From the upstream to the client.
+    Down = 1,
+}
+
+/// A message in progress is waited for until a deadline.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hold {
+    /// Changes with every hold; an entry of the wheel with another one is stale.
+    number: u32,
+    held: bool,
+    expired: bool,
+}
+
+#[derive(Debug)]
+struct Lane {
+    hold: Cell<Hold>,
+    active: Cell<Instant>,
+    blocked: Cell<Option<Instant>>,
+}
+
+impl Lane {
+    fn new(now: Instant) -> Self {
+        Self { hold: Cell::default(), active: Cell::new(now), blocked: Cell::new(None) }
+    }
+}
+
+/// Deadlines of the relay phase.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// The client must send within.
+    pub(super) client_silent: Option<Duration>,
+    /// Bytes must move in either direction within.
+    pub(super) both_silent: Option<Duration>,
+    /// A peer must take something within.
+    pub(super) write: Duration,
+}
+
+/// The place of one session on its worker.
+#[derive(Debug)]
+pub(super) struct Seat {
+    waker: RefCell<Option<Waker>>,
+    ended: RefCell<Option<Outcome>>,
+    lanes: [Lane; 2],
+    patience: Cell<Option<Patience>>,
+}
+
+impl Seat {
+    pub(super) fn new(now: Instant) -> Rc<Self> {
+        Rc::new(Self {
+            waker: RefCell::default(),
+            ended: RefCell::default(),
+            lanes: [Lane::new(now), Lane::new(now)],
+            patience: Cell::new(None),
+        })
+    }
+
+    /// Ends the session; the first reason stands.
+    pub(super) fn end(&self, outcome: Outcome) {
+        self.ended.borrow_mut().get_or_insert(outcome);
+        self.wake();
+    }
+
+    /// Whether the session is to end, and as what.
+    pub(super) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        if let Some(outcome) = self.ended.borrow().clone() {
+            return Poll::Ready(outcome);
+        }
+        self.remember(cx);
+        Poll::Pending
+    }
+
+    /// Resolves when the session is to end.
+    pub(super) async fn ended(&self) -> Outcome {
+        std::future::poll_fn(|cx| self.poll_ended(cx)).await
+    }
+
+    fn remember(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        match &mut *waker {
+            Some(known) => known.clone_from(cx.waker()),
+            None => *waker = Some(cx.waker().clone()),
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// From now on silence counts.
+    pub(super) fn start_watch(&self, patience: Patience, now: Instant) {
+        self.lanes.iter().for_each(|lane| lane.active.set(now));
+        self.patience.set(Some(patience));
+    }
+
+    /// Silence no longer counts: the session is closing, under deadlines of its own.
+    pub(super) fn stop_watch(&self) {
+        self.patience.set(None);
+    }
+
+    pub(super) fn touch(&self, direction: Direction, now: Instant) {
+        self.lanes[direction as usize].active.set(now);
+    }
+
+    /// The sink takes nothing (since), or takes again.
+    pub(super) fn set_blocked(&self, direction: Direction, blocked: bool, now: impl FnOnce() -> Instant) {
+        let cell = &self.lanes[direction as usize].blocked;
+        match (blocked, cell.get()) {
+            (true, None) => cell.set(Some(now())),
+            (false, Some(_)) => cell.set(None),
+            _ => {}
+        }
+    }
+
+    /// Whether the deadline of the message in progress has passed; asking forgets it.
+    pub(super) fn take_expired(&self, direction: Direction) -> bool {
+        let cell = &self.lanes[direction as usize].hold;
+        let hold = cell.get();
+        if hold.expired {
+            cell.set(Hold { expired: false, ..hold });
+        }
+        hold.expired
+    }
+
+    /// No message is in progress.
+    pub(super) fn release(&self, direction: Direction) {
+        let cell = &self.lanes[direction as usize].hold;
+        let hold = cell.get();
+        if hold.held {
+            cell.set(Hold { number: hold.number.wrapping_add(1), held: false, expired: hold.expired });
+        }
+    }
+
+    fn expire(&self, direction: Direction, number: u32) {
+        let cell = &self.lanes[direction as usize].hold;
+        let hold = cell.get();
+        if hold.held && hold.number == number {
+            cell.set(Hold { number: number.wrapping_add(1), held: false, expired: true });
+            self.wake();
+        }
+    }
+
+    /// Ends the session where it has been silent or stuck for too long.
+    fn check(&self, now: Instant) {
+        let Some(patience) = self.patience.get() else { return };
+        let [up, down] = &self.lanes;
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let stuck = |lane: &Lane| lane.blocked.get().is_some_and(|at| since(at) >= patience.write);
+        let over = |limit: Option<Duration>, silent: Duration| limit.is_some_and(|limit| silent >= limit);
+        let outcome = if stuck(down) {
+            Outcome::new(Side::Client, "client_not_reading", Status::Success)
+        } else if stuck(up) {
+            Outcome::new(Side::Upstream, "upstream_not_reading", Status::Error)
+        } else if up.blocked.get().is_none() && over(patience.client_silent, since(up.active.get())) {
+            Outcome::new(Side::Client, "idle_timeout", Status::Success)
+        } else if over(patience.both_silent, since(up.active.get().max(down.active.get()))) {
+            Outcome::new(Side::Client, "player_idle_timeout", Status::Success)
+        } else {
+            return;
+        };
+        self.end(outcome);
+    }
+}
+
+struct Entry {
+    deadline: Instant,
+    seat: Weak<Seat>,
+    direction: Direction,
+    number: u32,
+}
+
+/// The deadlines of one worker.
+pub(super) struct Wheel {
+    holds: RefCell<VecDeque<Entry>>,
+    hold: Duration,
+    held: Notify,
+    seats: RefCell<Vec<Weak<Seat>>>,
+}
+
+/// Coarseness of hold deadlines: one wake serves all that end within.
+const HOLD_TICK: Duration = Duration::from_millis(2);
+/// Coarseness of idle deadlines.
+const IDLE_TICK: Duration = Duration::from_secs(1);
+
+impl Wheel {
+    /// `hold`: how long a message may be held.
+    pub(super) fn new(hold: Duration) -> Rc<Self> {
+        Rc::new(Self { holds: RefCell::default(), hold, held: Notify::new(), seats: RefCell::default() })
+    }
+
+    /// Watches over `seat` while it lives.
+    pub(super) fn add(&self, seat: &Rc<Seat>) {
+        self.seats.borrow_mut().push(Rc::downgrade(seat));
+    }
+
+    /// Whether messages are held at all.
+    pub(super) fn holds(&self) -> bool {
+        !self.hold.is_zero()
+    }
+
+    /// A message is in progress; its deadline starts unless one is running.
+    pub(super) fn hold(&self, seat: &Rc<Seat>, direction: Direction, now: Instant) {
+        let cell = &seat.lanes[direction as usize].hold;
+        let hold = cell.get();
+        if hold.held {
+            return;
+        }
+        cell.set(Hold { held: true, ..hold });
+        let mut holds = self.holds.borrow_mut();
+        if holds.is_empty() {
+            self.held.notify_one();
+        }
+        holds.push_back(Entry { deadline: now + self.hold, seat: Rc::downgrade(seat), direction, number: hold.number });
+    }
+
+    /// Serves the hold deadlines, for ever.
+    pub(super) async fn serve_holds(self: Rc<Self>) {
+        loop {
+            let next = self.holds.borrow().front().map(|entry| entry.deadline);
+            match next {
+                None => self.held.notified().await,
+                Some(deadline) => {
+                    // Never early: a half frame must not leave before its deadline.
+                    tokio::time::sleep_until((deadline + HOLD_TICK).into()).await;
+                    self.expire(Instant::now());
+                }
+            }
+        }
+    }
+
+    fn expire(&self, until: Instant) {
+        loop {
+            let entry = {
+                let mut holds = self.holds.borrow_mut();
+                if holds.front().is_none_or(|entry| entry.deadline > until) {
+                    return;
+                }
+                holds.pop_front()
+            };
+            if let Some((seat, entry)) = entry.and_then(|e| Some((e.seat.upgrade()?, e))) {
+                seat.expire(entry.direction, entry.number);
+            }
+        }
+    }
+
+    /// Serves the idle deadlines, for ever.
+    pub(super) async fn serve_idle(self: Rc<Self>) {
+        let mut tick = tokio::time::interval(IDLE_TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let now = Instant::now();
+            self.seats.borrow_mut().retain(|seat| seat.upgrade().is_some_and(|seat| {
+                seat.check(now);
+                true
+            }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn watched(patience: Patience) -> (Rc<Seat>, Instant) {
+        let now = Instant::now();
+        let seat = Seat::new(now);
+        seat.start_watch(patience, now);
+        (seat, now)
+    }
+
+    fn reason(seat: &Seat) -> Option<&'static str> {
+        seat.ended.borrow().as_ref().map(|o| o.reason)
+    }
+
+    #[test]
+    fn a_publisher_that_sends_nothing_is_ended_and_a_blocked_upstream_is_not_its_fault() {
+        let patience = Patience { client_silent: Some(30 * S), both_silent: None, write: 60 * S };
+        let (seat, start) = watched(patience);
+        seat.touch(Direction::Down, start + 29 * S);
+        seat.check(start + 29 * S);
+        assert_eq!(reason(&seat), None);
+        seat.set_blocked(Direction::Up, true, || start);
+        seat.check(start + 31 * S);
+        assert_eq!(reason(&seat), None, "it cannot send while nobody takes it");
+        seat.check(start + 60 * S);
+        assert_eq!(reason(&seat), Some("upstream_not_reading"));
+    }
+
+    #[test]
+    fn a_player_is_ended_only_by_its_own_limit() {
+        let (seat, start) = watched(Patience { client_silent: None, both_silent: None, write: 60 * S });
+        seat.check(start + 100_000 * S);
+        assert_eq!(reason(&seat), None);
+        let (seat, start) = watched(Patience { client_silent: None, both_silent: Some(5 * S), write: 60 * S });
+        seat.touch(Direction::Down, start + 4 * S);
+        seat.check(start + 8 * S);
+        assert_eq!(reason(&seat), None);
+        seat.check(start + 9 * S);
+        assert_eq!(reason(&seat), Some("player_idle_timeout"));
+    }
+
+    #[test]
+    fn a_hold_expires_once_and_a_released_one_never() {
+        let wheel = Wheel::new(Duration::from_millis(20));
+        let now = Instant::now();
+        let seat = Seat::new(now);
+        wheel.hold(&seat, Direction::Up, now);
+        wheel.hold(&seat, Direction::Up, now + S);
+        assert_eq!(wheel.holds.borrow().len(), 1, "one deadline a message");
+        seat.release(Direction::Up);
+        wheel.expire(now + S);
+        assert!(!seat.take_expired(Direction::Up));
+        wheel.hold(&seat, Direction::Up, now + S);
+        wheel.expire(now + S);
+        assert!(!seat.take_expired(Direction::Up), "not before its time");
+        wheel.expire(now + 2 * S);
+        assert!(seat.take_expired(Direction::Up));
+        assert!(!seat.take_expired(Direction::Up));
+    }
+}

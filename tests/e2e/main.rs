@@ -1,0 +1,29 @@
+//! Real encoders, players and an origin, with the relay in between: does every packet arrive as it was sent?
+//!
+//! Publishers are ffmpeg, GStreamer's rtmp2sink and its rtmpsink (librtmp, as in OBS); players are ffmpeg, rtmp2src and
+//! rtmpdump; the origin is nginx with its RTMP module, which records what it is sent. Nothing here is judged by the
+//! relay's own protocol code: recordings are read by the small reader in `flv` and compared in `compare`.
+//!
+//! Not here: parsing, arithmetic, hostile bytes and limits (unit tests and `tests/it`).
+//!
+//! Three rules: free ports only; wait for a condition with a deadline, never for a time; what a peer said is printed when
+//! its test fails. `tests/e2e/deps.sh` installs the peers. `E2E_DIRECT=1` leaves the relay out, which checks the harness
+//! itself; `E2E_KEEP=1` keeps the working directories (under `target/tmp`).
+
+mod callbacks;
+mod clip;
+mod compare;
+mod endings;
+mod flv;
+mod hour;
+mod http;
+mod matrix;
+mod peers;
+mod process;
+mod quiet;
+mod relay;
+mod route;
+mod tap;
+mod timestamps;
+mod tokens;
+mod wait;

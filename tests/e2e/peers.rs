@@ -1,0 +1,9 @@
+//! Who takes part? The programs around the relay, each started in one line.
+
+mod nginx;
+mod player;
+mod publisher;
+
+pub use nginx::{Nginx, NginxOptions};
+pub use player::{Player, Receiver};
+pub use publisher::{Publisher, Sender, Take};
