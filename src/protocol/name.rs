@@ -42,22 +42,20 @@ pub enum NameError {
     Segment,
 }
 
-/// What a client came for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// To send a stream.
-    Publish,
-    /// To receive one.
-    Play,
+/// App, stream and tcUrl as one upstream is to hear them. `Debug` shows lengths only: they may hold its stream key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Names {
+    /// For `connect`'s `app`, with its query.
+    pub app: Vec<u8>,
+    /// For `publish` and `play`, with its query.
+    pub stream: Vec<u8>,
+    /// For `connect`'s `tcUrl`.
+    pub tc_url: Vec<u8>,
 }
 
-impl Action {
-    /// The word in logs, metrics and /status: "publish" or "play".
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Publish => "publish",
-            Self::Play => "play",
-        }
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Names(app: {} bytes, stream: {}, tc_url: {})", self.app.len(), self.stream.len(), self.tc_url.len())
     }
 }
 

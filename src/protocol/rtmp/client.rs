@@ -12,6 +12,9 @@ use super::handshake::{self, HandshakeError, PACKET};
 use super::joiner::{StreamIds, clamped_chunk_size};
 use super::tracker::{ChunkError, Tracker};
 
+/// Most messages that an upstream may send before its answer.
+pub const MAX_FORWARD: usize = 256;
+
 /// Why an upstream cannot be talked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
@@ -21,6 +24,9 @@ pub enum ClientError {
     /// Its chunk stream is broken.
     #[error(transparent)]
     Chunk(#[from] ChunkError),
+    /// More than [`MAX_FORWARD`] messages before it took or refused the publish or play.
+    #[error("the upstream sent more than 256 messages without an answer")]
+    TooMuch,
     /// A createStream result without a usable id.
     #[error("createStream was answered without a message stream id")]
     StreamId,
@@ -133,6 +139,9 @@ impl ClientSession {
             let (taken, message) = self.reader.read(&input[at..])?;
             at += taken;
             let Some(message) = message else { break Answer::More };
+            if self.forward.len() >= MAX_FORWARD {
+                return Err(ClientError::TooMuch);
+            }
             match self.message(message)? {
                 Answer::More => {}
                 done => break done,

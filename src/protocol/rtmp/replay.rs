@@ -4,21 +4,10 @@ use super::amf0::Value;
 use super::chunk::Message;
 use super::command::{Command, kind};
 use super::server::Request;
-use crate::protocol::name::Part;
+use crate::protocol::name::{Names, Part};
 
 /// The name of the argument and property that carries a token.
 pub const TOKEN: &[u8] = b"token";
-
-/// How a session is called at its upstream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Names {
-    /// `app` of connect.
-    pub app: Vec<u8>,
-    /// Name in publish or play.
-    pub stream: Vec<u8>,
-    /// `tcUrl` of connect.
-    pub tc_url: Vec<u8>,
-}
 
 /// Renames what the client says, before and after the switch.
 #[derive(Debug, Clone)]
@@ -65,10 +54,10 @@ impl Renamer {
         let before = command.args.clone();
         if command.name == b"connect" {
             self.rename_connect(&mut command.args);
-        } else if let Some(Value::String(name) | Value::LongString(name)) = command.args.get_mut(1) {
-            if *name == self.client_stream {
-                name.clone_from(&self.names.stream);
-            }
+        } else if let Some(Value::String(name) | Value::LongString(name)) = command.args.get_mut(1)
+            && *name == self.client_stream
+        {
+            name.clone_from(&self.names.stream);
         }
         if self.strip_token {
             for arg in &mut command.args {
@@ -79,6 +68,26 @@ impl Renamer {
             }
         }
         before != command.args
+    }
+
+    /// A stream name of a later publish or play, which was authorised: from now on it is known by `stream` upstream.
+    pub fn also(&mut self, client_stream: Vec<u8>, stream: Vec<u8>) {
+        self.client_stream = client_stream;
+        self.names.stream = stream;
+    }
+
+    /// The other way round: puts the client's stream name where the upstream speaks of its own, which may be its stream key.
+    pub fn unname(&self, text: &str) -> String {
+        let upstream = String::from_utf8_lossy(&self.names.stream);
+        let own = String::from_utf8_lossy(&Part::parse(&self.client_stream).path).into_owned();
+        let mut text = text.to_owned();
+        // The whole name first, then without its query, which servers leave out.
+        for secret in [&upstream[..], upstream.split('?').next().unwrap_or_default()] {
+            if !secret.is_empty() && secret != own {
+                text = text.replace(secret, &own);
+            }
+        }
+        text
     }
 
     fn rename_connect(&self, args: &mut [Value]) {
@@ -93,10 +102,10 @@ impl Renamer {
             if !(key.eq_ignore_ascii_case(b"swfUrl") || key.eq_ignore_ascii_case(b"pageUrl")) || self.client_tc_url.is_empty() {
                 continue;
             }
-            if let Value::String(url) = value {
-                if let Some(rest) = url.strip_prefix(&self.client_tc_url[..]) {
-                    *url = [&self.names.tc_url[..], rest].concat();
-                }
+            if let Value::String(url) = value
+                && let Some(rest) = url.strip_prefix(&self.client_tc_url[..])
+            {
+                *url = [&self.names.tc_url[..], rest].concat();
             }
         }
     }
