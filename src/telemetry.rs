@@ -29,7 +29,7 @@ pub use events::Event;
 pub use mask::{Masker, Shown};
 pub use registry::{Metrics, OpenConnection};
 
-use throttle::{Summary, Throttle};
+use throttle::Throttle;
 
 /// The one place where the relay says what happens. Cheap to clone; all clones are the same.
 #[derive(Clone)]

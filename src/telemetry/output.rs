@@ -130,7 +130,7 @@ impl LogFile {
 
     fn is_at_its_path(&self) -> bool {
         let id = |metadata: &std::fs::Metadata| (metadata.dev(), metadata.ino());
-        matches!((self.file.metadata(), std::fs::metadata(&self.path)), (Ok(ours), Ok(there)) if id(ours) == id(there))
+        matches!((self.file.metadata(), std::fs::metadata(&self.path)), (Ok(ours), Ok(there)) if id(&ours) == id(&there))
     }
 }
 
