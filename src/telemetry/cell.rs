@@ -31,6 +31,15 @@ impl Count {
     }
 }
 
+/// Bytes of all sessions of one worker, ended ones included; written by that worker alone, summed by the collector.
+#[derive(Debug, Default)]
+pub struct WorkerTraffic {
+    /// Bytes written towards upstreams.
+    pub to_upstream: Count,
+    /// Bytes written towards clients.
+    pub to_client: Count,
+}
+
 /// What went in one direction.
 #[derive(Debug, Default)]
 pub struct Traffic {
@@ -161,6 +170,11 @@ impl SessionCell {
     /// What is known by now.
     pub fn facts(&self) -> Facts {
         self.lock().clone()
+    }
+
+    /// Whether this is the stream with `fingerprint`.
+    pub fn is_stream(&self, fingerprint: &str) -> bool {
+        self.lock().fingerprint.as_deref() == Some(fingerprint)
     }
 
     /// Adds to what is known.

@@ -1,0 +1,154 @@
+//! Happenings on the way to an upstream, and with it.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Event;
+use super::session::millis;
+use crate::telemetry::labels::{LOST, circuit_value};
+use crate::telemetry::{SessionId, Telemetry};
+
+/// A dial, or the handshake behind it, failed.
+pub struct UpstreamDialFailed<'a> {
+    /// The session it was for; none: a probe.
+    pub session: Option<SessionId>,
+    /// Label of the target.
+    pub target: &'a str,
+    /// One of [`labels::ERROR_TYPES`](crate::telemetry::labels::ERROR_TYPES).
+    pub kind: &'static str,
+    /// What went wrong, without secrets.
+    pub error: &'a dyn Display,
+    /// Which dial it was, from 1.
+    pub attempt: u32,
+}
+
+impl Event for UpstreamDialFailed<'_> {
+    fn emit(self, telemetry: &Telemetry) {
+        telemetry.metrics().upstream_errors.with_label_values(&[self.kind]).inc();
+        if telemetry.may_log("upstream_dial_failed", self.kind, None) {
+            tracing::warn!(
+                event = "upstream_dial_failed",
+                session = self.session.map(|id| id.0),
+                upstream = self.target,
+                kind = self.kind,
+                error = %self.error,
+                attempt = self.attempt,
+                "the upstream could not be reached"
+            );
+        }
+    }
+}
+
+/// A TCP connection to an upstream stands.
+#[derive(Debug)]
+pub struct UpstreamConnected<'a> {
+    /// The session it is for; none: a probe.
+    pub session: Option<SessionId>,
+    /// Label of the target.
+    pub target: &'a str,
+    /// The address reached.
+    pub address: SocketAddr,
+    /// Look-up and connect.
+    pub latency: Duration,
+}
+
+impl Event for UpstreamConnected<'_> {
+    fn emit(self, telemetry: &Telemetry) {
+        telemetry.metrics().upstream_connect_duration.observe(self.latency.as_secs_f64());
+        tracing::debug!(
+            event = "upstream_connected",
+            session = self.session.map(|id| id.0),
+            upstream = self.target,
+            upstream_addr = %self.address,
+            latency_ms = millis(self.latency),
+            "connected to the upstream"
+        );
+    }
+}
+
+/// An upstream went away while it relayed.
+pub struct UpstreamLost<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// Label of the target.
+    pub target: &'a str,
+    /// What went wrong, without secrets.
+    pub error: &'a dyn Display,
+}
+
+impl Event for UpstreamLost<'_> {
+    fn emit(self, telemetry: &Telemetry) {
+        telemetry.metrics().upstream_errors.with_label_values(&[LOST]).inc();
+        if telemetry.may_log("upstream_lost", LOST, None) {
+            tracing::warn!(
+                event = "upstream_lost",
+                session = self.session.0,
+                upstream = self.target,
+                error = %self.error,
+                "the upstream went away while it relayed"
+            );
+        }
+    }
+}
+
+/// Another dial follows after a wait.
+#[derive(Debug)]
+pub struct UpstreamRetry<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// Label of the target, where it is known already.
+    pub target: Option<&'a str>,
+    /// Which dial it will be, from 2.
+    pub attempt: u32,
+    /// The wait.
+    pub delay: Duration,
+}
+
+impl Event for UpstreamRetry<'_> {
+    fn emit(self, telemetry: &Telemetry) {
+        telemetry.metrics().upstream_retries.inc();
+        if telemetry.may_log("upstream_retry", "retry", None) {
+            tracing::info!(
+                event = "upstream_retry",
+                session = self.session.0,
+                upstream = self.target,
+                attempt = self.attempt,
+                delay_ms = millis(self.delay),
+                "the upstream will be dialled again"
+            );
+        }
+    }
+}
+
+/// A circuit went from one state to another.
+#[derive(Debug)]
+pub struct UpstreamCircuit<'a> {
+    /// Label of the target; one of those of [`Metrics::set_targets`](crate::telemetry::Metrics::set_targets).
+    pub target: &'a str,
+    /// Where it was: "closed", "open" or "half_open".
+    pub from: &'static str,
+    /// Where it is.
+    pub to: &'static str,
+    /// Failures in a row that led here.
+    pub failures: u32,
+}
+
+impl Event for UpstreamCircuit<'_> {
+    fn emit(self, telemetry: &Telemetry) {
+        telemetry.metrics().circuit_state.with_label_values(&[self.target]).set(circuit_value(self.to));
+        let Self { target, from, to, failures } = self;
+        if to == "open" {
+            tracing::warn!(
+                event = "upstream_circuit",
+                upstream = target,
+                from,
+                to,
+                failures,
+                "the upstream's circuit is open: dials are refused"
+            );
+        } else {
+            tracing::info!(event = "upstream_circuit", upstream = target, from, to, failures, "the upstream's circuit is {to}");
+        }
+    }
+}
