@@ -3,6 +3,8 @@
 pub mod admission;
 pub mod app;
 pub mod config;
+pub mod listener;
 pub mod protocol;
+pub mod session;
 pub mod telemetry;
 pub mod upstream;

@@ -26,7 +26,7 @@ pub use dial::{Connected, DialError, DialSettings, Dialer};
 pub use probe::{Reachability, Verdict};
 pub use retry::{Attempts, GiveUp, Next};
 pub use seek::{Link, Routes, Seek, SeekError, Step};
-pub use target::{Names, Target, TargetError, TargetId};
+pub use target::{Target, TargetError, TargetId};
 pub use url::{UpstreamUrl, UrlError};
 
 use std::net::SocketAddr;
