@@ -4,7 +4,7 @@ use percent_encoding::percent_decode;
 
 use super::template::Place;
 use super::url::{Fixed, FixedPart, UpstreamUrl, UrlError};
-use crate::config::ForwardQuery;
+pub use crate::config::ForwardQuery;
 use crate::protocol::name::{Identity, NameError, Names, Part, Query, StreamName};
 
 /// Longest app, stream or tcUrl, with its query, that goes to an upstream.
