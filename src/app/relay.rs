@@ -58,7 +58,7 @@ impl Relay {
     ///
     /// # Errors
     /// An address that cannot be listened on, named; an upstream or a token entry that a checked configuration does not have.
-    pub async fn start(config: &Config, telemetry: Telemetry) -> anyhow::Result<Self> {
+    pub fn start(config: &Config, telemetry: Telemetry) -> anyhow::Result<Self> {
         let door = bind(config.listen).context("listen_addr")?;
         let address = door.local_addr().context("listen_addr")?;
         let started = (Instant::now(), SystemTime::now());
