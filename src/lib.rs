@@ -4,6 +4,8 @@ pub mod admission;
 pub mod app;
 pub mod config;
 pub mod http;
+pub mod listener;
 pub mod protocol;
+pub mod session;
 pub mod telemetry;
 pub mod upstream;

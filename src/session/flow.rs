@@ -206,10 +206,6 @@ impl Flow {
         Poll::Ready(Ok(()))
     }
 
-    fn left(&self) -> bool {
-        self.start == self.leave && !self.differs
-    }
-
     fn poll_read(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<io::Result<()>> {
         if self.drained {
             self.set_mark(ends)?;

@@ -224,6 +224,14 @@ impl Relay {
     }
 }
 
+/// The onStatus code where no upstream could be had.
+pub(super) fn failure_code(action: Action) -> &'static str {
+    match action {
+        Action::Publish => "NetStream.Publish.Failed",
+        Action::Play => "NetStream.Play.Failed",
+    }
+}
+
 /// The onStatus code of a refusal.
 pub(super) fn refusal_code(action: Action) -> &'static str {
     match action {
@@ -233,7 +241,7 @@ pub(super) fn refusal_code(action: Action) -> &'static str {
 }
 
 /// What a client is told where the relay ends its session.
-fn told(reason: &str) -> &'static str {
+pub(super) fn told(reason: &str) -> &'static str {
     match reason {
         "shutdown" => "the relay is shutting down",
         "idle_timeout" => "nothing was sent for too long",

@@ -26,16 +26,30 @@ pub const ERROR_TYPES: [&str; 14] = [
     "handshake",
     "handshake_timeout",
     "protocol",
-    "refused",
-    "closed",
+    REFUSED,
+    CLOSED,
     LOST,
 ];
+/// An upstream that said no.
+pub(super) const REFUSED: &str = "refused";
+/// An upstream that said no by closing.
+pub(super) const CLOSED: &str = "closed";
 /// An upstream that went away while it relayed.
 pub(super) const LOST: &str = "lost";
 
 /// `reason` of `rtmp_relay_rejections_total`.
-pub const REJECTIONS: [&str; 9] =
-    ["denied_network", "network_not_allowed", RATE_LIMIT, MAX_TOTAL, MAX_PER_IP, AUTH, "draining", HARD_CAP, "unavailable"];
+pub const REJECTIONS: [&str; 10] = [
+    "bad_name",
+    "denied_network",
+    "network_not_allowed",
+    RATE_LIMIT,
+    MAX_TOTAL,
+    MAX_PER_IP,
+    AUTH,
+    "draining",
+    HARD_CAP,
+    "unavailable",
+];
 pub(super) const RATE_LIMIT: &str = "rate_limit";
 pub(super) const MAX_TOTAL: &str = "max_total";
 pub(super) const MAX_PER_IP: &str = "max_per_ip";
