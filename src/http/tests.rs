@@ -365,7 +365,7 @@ async fn the_server_is_gone_once_it_was_stopped() {
 
 #[test]
 fn every_refusal_and_kind_of_failed_dial_shows_its_zero() {
-    assert_eq!(labels::REJECTIONS, Refusal::REASONS);
+    assert!(Refusal::REASONS.iter().all(|reason| labels::REJECTIONS.contains(reason)));
     let address = SocketAddr::from(([192, 0, 2, 1], 1935));
     let error = || std::io::Error::other("");
     let kinds = [
