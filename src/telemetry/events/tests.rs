@@ -41,7 +41,7 @@ fn settings(format: LogFormat, level: LogLevel) -> Log {
 
 fn text(log: &Log, act: impl FnOnce(&Telemetry)) -> String {
     let lines = Lines::default();
-    tracing::subscriber::with_default(logging::subscriber(log, lines.clone()), || act(&Telemetry::new(log)));
+    logging::hear(log, lines.clone(), || act(&Telemetry::new(log)));
     let bytes = lines.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap()
 }
