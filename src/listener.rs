@@ -7,6 +7,6 @@ mod actor;
 mod bind;
 mod workers;
 
-pub use actor::{Listener, Pause, Resume, Snapshot, Standing, Stop};
+pub use actor::{Listener, Pause, Resume, Standing, Stop};
 pub use bind::{BindError, bind};
 pub use workers::{Slot, Workers};

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, SpawnHandle, WrapFuture,
-};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
 use tokio::io::unix::AsyncFd;
 
 use super::Workers;
@@ -43,6 +41,18 @@ impl Listener {
         let accepting = AtomicBool::new(false);
         let door = Door { workers, shared, cap, accepting, accepted: AtomicUsize::new(0) };
         Self { door: Arc::new(door), address: socket.local_addr().ok(), socket: Some(Arc::new(socket)), accepting: None }
+    }
+
+    /// How things stand, for others to ask at any time.
+    pub fn watch(&self) -> impl Fn() -> Standing + Send + Sync + use<> {
+        let (door, address) = (Arc::clone(&self.door), self.address);
+        move || Standing {
+            address,
+            accepting: door.accepting.load(Relaxed),
+            accepted: door.accepted.load(Relaxed),
+            open: door.workers.accepted(),
+            cap: door.cap,
+        }
     }
 
     fn accept(&mut self, ctx: &mut Context<Self>) {
@@ -146,11 +156,6 @@ pub struct Resume;
 pub struct Stop;
 
 /// How things stand.
-#[derive(Debug, Message)]
-#[rtype(result = "Standing")]
-pub struct Snapshot;
-
-/// Answer to [`Snapshot`].
 #[derive(Debug, Clone)]
 pub struct Standing {
     /// The address that is listened on.
@@ -189,20 +194,5 @@ impl Handler<Stop> for Listener {
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
         self.rest(ctx);
         self.socket = None;
-    }
-}
-
-impl Handler<Snapshot> for Listener {
-    type Result = MessageResult<Snapshot>;
-
-    fn handle(&mut self, _: Snapshot, _: &mut Self::Context) -> Self::Result {
-        let door = &self.door;
-        MessageResult(Standing {
-            address: self.address,
-            accepting: door.accepting.load(Relaxed),
-            accepted: door.accepted.load(Relaxed),
-            open: door.workers.accepted().load(Relaxed),
-            cap: door.cap,
-        })
     }
 }

@@ -31,8 +31,8 @@ impl Workers {
     }
 
     /// Sockets that are open now.
-    pub fn accepted(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.accepted)
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Relaxed)
     }
 }
 

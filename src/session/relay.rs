@@ -95,6 +95,7 @@ impl Relay {
             filter: &mut self.client_filter,
             seat: &self.seat,
             worker: &self.worker,
+            cell: &self.cell,
             traffic: &self.cell.to_upstream,
             total: &self.worker.traffic.to_upstream,
         };
@@ -108,6 +109,7 @@ impl Relay {
             filter: &mut self.upstream_filter,
             seat: &self.seat,
             worker: &self.worker,
+            cell: &self.cell,
             traffic: &self.cell.to_client,
             total: &self.worker.traffic.to_client,
         };
@@ -219,8 +221,8 @@ impl Relay {
         } else {
             (&self.cell.to_client, &self.worker.traffic.to_client)
         };
-        let (seat, worker) = (&self.seat, &*self.worker);
-        flow.poll_leave(cx, &mut Ends { source, sink, filter: &mut self.client_filter, seat, worker, traffic, total })
+        let (seat, worker, cell) = (&self.seat, &*self.worker, &*self.cell);
+        flow.poll_leave(cx, &mut Ends { source, sink, filter: &mut self.client_filter, seat, worker, cell, traffic, total })
     }
 }
 
