@@ -24,7 +24,7 @@ const WAITING_LINES: usize = 32_768;
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The file of `log.output` cannot be opened.
-    #[error("log.output: {path} cannot be opened: {source}")]
+    #[error("{path}, which log.output names, cannot be opened: {source}")]
     Open {
         /// The file.
         path: String,
@@ -181,6 +181,6 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_opened_is_an_error_that_names_it() {
         let error = writer(&log(LogOutput::Path("/nowhere/relay.log".into()))).err().unwrap();
-        assert!(error.to_string().starts_with("log.output: /nowhere/relay.log cannot be opened"), "{error}");
+        assert!(error.to_string().starts_with("/nowhere/relay.log, which log.output names, cannot be opened"), "{error}");
     }
 }
