@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod app;
 pub mod config;
+pub mod origin;
 pub mod protocol;
 pub mod telemetry;
 pub mod upstream;

@@ -244,7 +244,13 @@ struct Said {
 fn any_said() -> impl Strategy<Value = Said> {
     let delta = prop_oneof![4 => 0u32..100, 1 => 16_777_200u32..16_777_400, 1 => any::<u32>()];
     let size = prop_oneof![6 => 0usize..60, 2 => 100usize..700];
-    (prop_oneof![Just(4u32), Just(6), Just(70), Just(400)], 0u8..4, delta, prop_oneof![Just(8u8), Just(9), Just(18), Just(20)], size)
+    (
+        prop_oneof![Just(4u32), Just(6), Just(70), Just(400)],
+        0u8..4,
+        delta,
+        prop_oneof![Just(8u8), Just(9), Just(18), Just(20)],
+        size,
+    )
         .prop_flat_map(|(csid, fmt, delta, kind, size)| {
             prop::collection::vec(any::<u8>(), size).prop_map(move |payload| Said { csid, fmt, delta, kind, payload })
         })
