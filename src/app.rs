@@ -1,27 +1,106 @@
 //! Who knows whom?
+//!
+//! [`Relay`] is the relay wired together; [`run`] runs one as a process: log, limits, signals, drain.
 
-use anyhow::bail;
+mod demo;
+mod relay;
+
+use std::io::Write;
+
+use anyhow::Context;
 use ipnetwork::IpNetwork;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Config, ListenAddr, Loaded};
+pub use demo::demo;
+#[doc(hidden)]
+pub use relay::Actors;
+pub use relay::Relay;
+
+use crate::config::{self, Config, Loaded};
+use crate::telemetry::logging::{self, LogGuard};
+use crate::telemetry::{Telemetry, events};
+use crate::upstream;
 
 /// Runs the relay until it is told to stop. Warnings of the configuration are logged first.
+///
+/// # Errors
+/// What keeps it from starting, and the death of the Supervisor.
 pub fn run(loaded: Loaded) -> anyhow::Result<()> {
-    let Config { listen, .. } = loaded.config;
-    bail!("cannot relay at {listen} yet")
+    let Loaded { mut config, warnings, .. } = loaded;
+    let telemetry = Telemetry::new(&config.log);
+    let log = logging::init(&config.log, &telemetry).context("log.output")?;
+    std::panic::set_hook(Box::new(|panic| {
+        // Where, not what: the words of a panic may hold what a client sent.
+        let location = panic.location().map(ToString::to_string);
+        tracing::error!(event = "panic_location", location, "a panic, caught unless the process ends now");
+    }));
+    for warning in &warnings {
+        telemetry.emit(events::ConfigWarning { path: &warning.at, text: &warning.text });
+    }
+    raise_descriptor_limit(&mut config, &telemetry)?;
+    let result = actix_rt::System::new().block_on(serve(&config, telemetry.clone(), &log));
+    telemetry.emit(events::Stopped { code: i32::from(result.is_err()) });
+    result
 }
 
-/// Runs the demonstration: an origin, the relay in front of it, and a stream through both.
-pub fn demo(listen: ListenAddr, _http: Option<ListenAddr>) -> anyhow::Result<()> {
-    bail!("cannot run the demonstration at {listen} yet")
+async fn serve(config: &Config, telemetry: Telemetry, log: &LogGuard) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let relay = Relay::start(config, telemetry)?;
+    let failed = loop {
+        tokio::select! {
+            _ = terminate.recv() => break false,
+            _ = interrupt.recv() => break false,
+            _ = hangup.recv() => log.reopen(),
+            () = relay.failed() => break true,
+        }
+    };
+    if failed {
+        anyhow::bail!("the Supervisor has died: without its ledger no limit holds");
+    }
+    tokio::select! {
+        () = relay.drain() => relay.stop().await,
+        // A second signal ends at once.
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Raises the soft limit on open files to the hard one, and lowers the connection limit where even that is too small.
+fn raise_descriptor_limit(config: &mut Config, telemetry: &Telemetry) -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        setrlimit(Resource::Nofile, raised).context("raising the limit on open files")?;
+    }
+    let budget = config::fd_budget(config, limit.maximum).map_err(|e| anyhow::anyhow!("{e}"))?;
+    if let Some(warning) = &budget.warning {
+        telemetry.emit(events::ConfigWarning { path: &warning.at, text: &warning.text });
+    }
+    config.connection_limit.max_total_connections = budget.connections;
+    Ok(())
 }
 
 /// The fingerprint that stands for the stream `name` ("app/stream") in logs and /status under this configuration.
-pub fn fingerprint(_config: &Config, _name: &str) -> anyhow::Result<String> {
-    bail!("cannot compute fingerprints yet")
+///
+/// # Errors
+/// None today; the key was there, or the caller would not ask.
+pub fn fingerprint(config: &Config, name: &str) -> anyhow::Result<String> {
+    Ok(Telemetry::new(&config.log).fingerprint(name.as_bytes()))
 }
 
 /// Whether `url` can be an upstream: its grammar, and for a literal address the guard.
-pub fn judge_upstream(url: &str, _allowed: &[IpNetwork]) -> Result<(), String> {
-    if url.starts_with("rtmp://") { Ok(()) } else { Err("expected \"rtmp://host[:port][/app]\"".into()) }
+///
+/// # Errors
+/// What is wrong, fit to be printed.
+pub fn judge_upstream(url: &str, allowed: &[IpNetwork]) -> Result<(), String> {
+    upstream::judge_literal(url, allowed).map_err(|problem| problem.to_string())
+}
+
+/// Writes a line to the terminal; a closed pipe is no reason to fail.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }

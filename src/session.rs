@@ -29,10 +29,9 @@ pub use buffer::BufferStats;
 pub use worker::{WorkerSettings, prepare_worker};
 
 use crate::admission::Gate;
-use crate::config::{Buffers, Tcp, Timeouts};
+use crate::config::{Buffers, ForwardQuery, Tcp, Timeouts};
 use crate::telemetry::{SessionId, Telemetry};
 use crate::upstream::select::Rotation;
-use crate::upstream::target::ForwardQuery;
 use crate::upstream::{Routes, Target};
 
 /// A socket that has arrived. Crosses threads as a standard one.

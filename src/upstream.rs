@@ -26,7 +26,7 @@ pub use dial::{Connected, DialError, DialSettings, Dialer};
 pub use probe::{Reachability, Verdict};
 pub use retry::{Attempts, GiveUp, Next};
 pub use seek::{Link, Routes, Seek, SeekError, Step};
-pub use target::{Names, Target, TargetError, TargetId};
+pub use target::{Target, TargetError, TargetId};
 pub use url::{UpstreamUrl, UrlError};
 
 use std::net::SocketAddr;
@@ -72,5 +72,45 @@ pub fn judge_literal(url: &str, allowed: &[IpNetwork]) -> Result<(), UpstreamPro
     match UpstreamUrl::parse(url)?.host() {
         url::Host::Literal(ip) => Ok(guard::judge(*ip, allowed)?),
         url::Host::Name(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_literal_is_judged_with_the_configuration_and_a_name_at_each_dial() {
+        let allowed = ["10.0.0.0/8".parse().expect("a network")];
+        for url in ["rtmp://8.8.8.8/live", "rtmp://10.1.2.3", "rtmp://[::ffff:10.1.2.3]/live", "rtmp://localhost/live"] {
+            assert_eq!(judge_literal(url, &allowed), Ok(()), "{url}");
+        }
+        for (url, word) in [
+            ("rtmp://127.0.0.1/live/S3CRET", "loopback"),
+            ("rtmp://[::1]:1936/live/S3CRET", "loopback"),
+            ("rtmp://[64:ff9b::a9fe:a9fe]/S3CRET", "cloud metadata"),
+            ("rtmp://192.168.0.1", "private"),
+            ("rtmps://8.8.8.8/S3CRET", "not in this version"),
+        ] {
+            let text = judge_literal(url, &allowed).expect_err(url).to_string();
+            assert!(text.contains(word) && !text.contains("S3CRET"), "{url}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_becomes_targets_and_dial_settings() {
+        let text = r#"{ "upstream": "rtmp://origin.example/live/S3CRET" }"#;
+        let judge = |url: &str, allowed: &[IpNetwork]| judge_literal(url, allowed).map_err(|problem| problem.to_string());
+        let loaded = crate::config::parse(text, &crate::config::Env::empty(), &judge);
+        let config = loaded.map_err(|_| "problems").expect("a configuration").config;
+        let targets = targets(&config).expect("targets");
+        assert_eq!(
+            targets.iter().map(|target| (target.id, target.label.as_str())).collect::<Vec<_>>(),
+            [(TargetId(0), "rtmp://origin.example:1935/live")]
+        );
+        let own = vec![SocketAddr::from(([0, 0, 0, 0], 1935))];
+        let settings = DialSettings::of(&config, own.clone());
+        assert_eq!((settings.dial_timeout.as_secs(), settings.queue_timeout.as_secs(), settings.max_dialing), (5, 20, 64));
+        assert_eq!(settings.own, own);
     }
 }

@@ -9,8 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::outcome::{Outcome, Side, Status};
-use super::relay::{farewell, refusal_code};
-use crate::protocol::name::Action;
+use super::relay::farewell;
 use crate::protocol::rtmp::server::{Progress, Request, ServerError, ServerSession, Stage};
 use crate::protocol::sniff::{self, Guess};
 
@@ -64,11 +63,6 @@ impl Client {
         if let Ok(Ok(())) = timeout(TELL, self.flush()).await {
             farewell(&mut self.stream).await;
         }
-    }
-
-    /// The same with the usual code for `action`.
-    pub(super) async fn deny(&mut self, action: Action, text: &str) {
-        self.refuse(refusal_code(action), text).await;
     }
 
     /// Goes through the handshake to connect, only to refuse it there.

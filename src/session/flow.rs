@@ -27,7 +27,7 @@ use super::seat::{Direction, Seat};
 use super::sockopt::set_receive_low_water;
 use super::worker::Worker;
 use crate::protocol::rtmp::joiner::{Filter, JoinError, Joiner, Outgoing};
-use crate::telemetry::{Count, Traffic};
+use crate::telemetry::{Count, SessionCell, Traffic};
 
 /// Longest header that may be left over, bytes: 3 basic, 11 message, 4 extended timestamp.
 const MAX_HEADER: usize = 18;
@@ -53,6 +53,7 @@ pub(super) struct Ends<'a> {
     pub(super) filter: &'a mut dyn Filter,
     pub(super) seat: &'a Rc<Seat>,
     pub(super) worker: &'a Worker,
+    pub(super) cell: &'a SessionCell,
     pub(super) traffic: &'a Traffic,
     /// The worker's bytes of this direction.
     pub(super) total: &'a Count,
@@ -206,10 +207,6 @@ impl Flow {
         Poll::Ready(Ok(()))
     }
 
-    fn left(&self) -> bool {
-        self.start == self.leave && !self.differs
-    }
-
     fn poll_read(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<io::Result<()>> {
         if self.drained {
             self.set_mark(ends)?;
@@ -226,7 +223,9 @@ impl Flow {
                 self.drained = read < size;
                 self.end += read;
                 ends.traffic.reads.add(1);
-                ends.seat.touch(self.direction, Instant::now());
+                let now = Instant::now();
+                ends.seat.touch(self.direction, now);
+                ends.cell.touch(now);
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
@@ -274,12 +273,13 @@ impl Flow {
 
     /// Gives the buffer back when no byte needs it.
     fn give_back(&mut self) {
-        if self.start == self.scanned && self.end - self.scanned <= MAX_HEADER {
-            if let Some(buffer) = self.buffer.take() {
-                self.stashed = self.end - self.scanned;
-                self.stash[..self.stashed].copy_from_slice(&buffer[self.scanned..self.end]);
-                (self.start, self.leave, self.scanned, self.end) = (0, 0, 0, 0);
-            }
+        if self.start == self.scanned
+            && self.end - self.scanned <= MAX_HEADER
+            && let Some(buffer) = self.buffer.take()
+        {
+            self.stashed = self.end - self.scanned;
+            self.stash[..self.stashed].copy_from_slice(&buffer[self.scanned..self.end]);
+            (self.start, self.leave, self.scanned, self.end) = (0, 0, 0, 0);
         }
     }
 

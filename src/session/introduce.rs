@@ -1,11 +1,11 @@
 //! Does the upstream take this publish or play? The command phase on an upstream's connection.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::protocol::name::Action;
 use crate::protocol::rtmp::chunk::Message;
@@ -50,10 +50,10 @@ pub(super) async fn introduce(
     stream: &mut TcpStream,
     request: &Request,
     renamer: &Renamer,
-    within: Duration,
+    deadline: Instant,
 ) -> Result<Introduction, Failure> {
     let mut session = ClientSession::new(renamer.replay(request), request.stream_id, &mut |bytes| rand::fill(bytes));
-    let result = timeout(within, talk(stream, &mut session, renamer, request.action)).await;
+    let result = timeout_at(deadline.into(), talk(stream, &mut session, renamer, request.action)).await;
     match result {
         Ok(Ok(())) => {
             let forward = session.take_forward();
@@ -62,18 +62,13 @@ pub(super) async fn introduce(
         Ok(Err(failure)) => Err(failure),
         Err(_) => {
             let stage = if session.handshaken() { "publish or play" } else { "the RTMP handshake" };
-            let text = format!("no answer to {stage} within {} s", within.as_secs_f32());
-            Err(Failure::Broken { kind: "rtmp_timeout", text })
+            let text = format!("no answer to {stage} within dial_timeout");
+            Err(Failure::Broken { kind: "handshake_timeout", text })
         }
     }
 }
 
-async fn talk(
-    stream: &mut TcpStream,
-    session: &mut ClientSession,
-    renamer: &Renamer,
-    action: Action,
-) -> Result<(), Failure> {
+async fn talk(stream: &mut TcpStream, session: &mut ClientSession, renamer: &Renamer, action: Action) -> Result<(), Failure> {
     let mut piece = [0; PIECE];
     loop {
         let output = session.take_output();
@@ -96,7 +91,7 @@ async fn talk(
             Ok(Answer::Refused { code, description }) => {
                 return Err(Failure::Refused { code, text: renamer.unname(&description) });
             }
-            Err(e) => return Err(Failure::Broken { kind: "rtmp_protocol", text: e.to_string() }),
+            Err(e) => return Err(Failure::Broken { kind: "protocol", text: e.to_string() }),
         }
     }
 }
@@ -105,6 +100,6 @@ fn lost(session: &ClientSession, text: &str) -> Failure {
     if session.handshaken() {
         Failure::Refused { code: String::new(), text: "the upstream refused the stream by closing the connection".to_owned() }
     } else {
-        Failure::Broken { kind: "rtmp_handshake", text: text.to_owned() }
+        Failure::Broken { kind: "handshake", text: text.to_owned() }
     }
 }

@@ -50,7 +50,7 @@ pub(super) async fn live(place: Place, accepted: Accepted, kick: Recipient<Kick>
         Ok((relay, permit)) => {
             let outcome = relay.run().await;
             drop(permit);
-            outcome
+            Outcome { relayed: true, ..outcome }
         }
         Err(outcome) => outcome,
     };
@@ -176,7 +176,7 @@ fn judge(place: &Place, request: &Request) -> Result<Wish, Denial> {
 
 fn unauthorised(place: &Place, action: Action, refusal: Refusal) -> Denial {
     let reason = if let Refusal::Auth(e) = &refusal { e.reason() } else { refusal.reason() };
-    report::unauthorised(place, reason, &refusal.to_string());
+    report::unauthorised(place, action, &refusal.to_string());
     let outcome = Outcome::new(Side::Relay, refusal.reason(), Status::Rejected).because(reason);
     (super::relay::refusal_code(action), refusal.to_string(), outcome)
 }
@@ -197,25 +197,24 @@ async fn find_upstream(place: &Place, request: &Request, wish: &Wish) -> Result<
     let shared = &place.shared;
     let mut seek = Seek::new(shared.routes.clone(), shared.candidates());
     loop {
-        let link = match seek.next(|step| report::step(place, &step)).await {
+        let attempt = seek.made();
+        let link = match seek.next(|step| report::step(place, &step, attempt)).await {
             Ok(link) => link,
             Err(e) => {
-                report::gave_up(place, e.kind(), &e.to_string(), seek.made());
                 let told = (super::relay::failure_code(request.action), "the upstream cannot be reached, try again later");
                 let outcome = Outcome::new(Side::Upstream, e.kind(), Status::Error).because(&e);
                 return Err((Some((told.0.to_owned(), told.1.to_owned())), outcome));
             }
         };
-        let Link { target, connected, permit } = link;
+        let Link { target, connected, permit, deadline } = link;
         report::connected(place, &target, &connected);
         let names = match target.address(&wish.name, &shared.forward) {
             Ok(names) => names,
             Err(e) => return Err(unaddressable(place, request, wish, &e.to_string())),
         };
         let renamer = Renamer::new(request, names.clone(), wish.granted.token_name.is_some());
-        let within = seek.remaining().map_or(shared.timeouts.dial, |left| left.min(shared.timeouts.dial));
         let mut connected = connected;
-        match introduce(&mut connected.stream, request, &renamer, within).await {
+        match introduce(&mut connected.stream, request, &renamer, deadline).await {
             Ok(introduction) => {
                 permit.success();
                 let introduction = Box::new(introduction);
@@ -245,7 +244,7 @@ fn failed(
         Failure::Refused { code, text } => {
             // By command, not by failing: the upstream is well, and would say the same again.
             drop(permit);
-            report::upstream_refused(place, target, &code, &text);
+            report::upstream_refused(place, target, &code);
             let code = if code.starts_with("NetStream.") { code } else { super::relay::failure_code(request.action).to_owned() };
             let outcome = Outcome::new(Side::Upstream, "upstream_refused", Status::Error).because(&code);
             Some((Some((code, text)), outcome))

@@ -1,51 +1,6 @@
 //! Pure: how a session ended, in words that the log, the metrics and /status share.
 
-/// Who ended a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// The client.
-    Client,
-    /// The upstream.
-    Upstream,
-    /// The relay itself.
-    Relay,
-}
-
-impl Side {
-    /// The label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Upstream => "upstream",
-            Self::Relay => "relay",
-        }
-    }
-}
-
-/// How a session counts in `rtmp_relay_connections_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// It relayed, and neither relay nor upstream was at fault when it ended.
-    Success,
-    /// Refused by limit, authentication, guard or policy.
-    Rejected,
-    /// All else.
-    Error,
-    /// Closed without a byte, as load balancers do; counted apart.
-    Empty,
-}
-
-impl Status {
-    /// The label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Rejected => "rejected",
-            Self::Error => "error",
-            Self::Empty => "empty",
-        }
-    }
-}
+pub use crate::telemetry::{Side, Status};
 
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,12 +13,14 @@ pub struct Outcome {
     pub status: Status,
     /// More words for the log, without secrets.
     pub detail: Option<String>,
+    /// Whether bytes had begun to pass.
+    pub relayed: bool,
 }
 
 impl Outcome {
     /// An ending without more words.
     pub fn new(side: Side, reason: &'static str, status: Status) -> Self {
-        Self { side, reason, status, detail: None }
+        Self { side, reason, status, detail: None, relayed: false }
     }
 
     /// The same with more words.

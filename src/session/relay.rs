@@ -95,6 +95,7 @@ impl Relay {
             filter: &mut self.client_filter,
             seat: &self.seat,
             worker: &self.worker,
+            cell: &self.cell,
             traffic: &self.cell.to_upstream,
             total: &self.worker.traffic.to_upstream,
         };
@@ -108,6 +109,7 @@ impl Relay {
             filter: &mut self.upstream_filter,
             seat: &self.seat,
             worker: &self.worker,
+            cell: &self.cell,
             traffic: &self.cell.to_client,
             total: &self.worker.traffic.to_client,
         };
@@ -219,8 +221,16 @@ impl Relay {
         } else {
             (&self.cell.to_client, &self.worker.traffic.to_client)
         };
-        let (seat, worker) = (&self.seat, &*self.worker);
-        flow.poll_leave(cx, &mut Ends { source, sink, filter: &mut self.client_filter, seat, worker, traffic, total })
+        let (seat, worker, cell) = (&self.seat, &*self.worker, &*self.cell);
+        flow.poll_leave(cx, &mut Ends { source, sink, filter: &mut self.client_filter, seat, worker, cell, traffic, total })
+    }
+}
+
+/// The onStatus code where no upstream could be had.
+pub(super) fn failure_code(action: Action) -> &'static str {
+    match action {
+        Action::Publish => "NetStream.Publish.Failed",
+        Action::Play => "NetStream.Play.Failed",
     }
 }
 
@@ -233,7 +243,7 @@ pub(super) fn refusal_code(action: Action) -> &'static str {
 }
 
 /// What a client is told where the relay ends its session.
-fn told(reason: &str) -> &'static str {
+pub(super) fn told(reason: &str) -> &'static str {
     match reason {
         "shutdown" => "the relay is shutting down",
         "idle_timeout" => "nothing was sent for too long",

@@ -271,10 +271,12 @@ impl Wheel {
         loop {
             tick.tick().await;
             let now = Instant::now();
-            self.seats.borrow_mut().retain(|seat| seat.upgrade().is_some_and(|seat| {
-                seat.check(now);
-                true
-            }));
+            self.seats.borrow_mut().retain(|seat| {
+                seat.upgrade().is_some_and(|seat| {
+                    seat.check(now);
+                    true
+                })
+            });
         }
     }
 }

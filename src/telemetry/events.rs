@@ -14,7 +14,7 @@ pub use service::{
     AcceptFailed, ConfigWarning, DrainFinished, DrainStarted, HttpListening, Listening, Panicked, Started, Stopped,
 };
 pub use session::{AddressFilled, AuthFailed, SessionEnded, SessionRefused, SessionRelaying, SocketRefused};
-pub use upstream::{UpstreamCircuit, UpstreamConnected, UpstreamDialFailed, UpstreamLost, UpstreamRetry};
+pub use upstream::{UpstreamCircuit, UpstreamConnected, UpstreamDialFailed, UpstreamLost, UpstreamRefused, UpstreamRetry};
 
 /// Something that happened.
 pub trait Event {
@@ -35,3 +35,7 @@ pub(super) fn suppressed(summary: &Summary) {
         summary.count
     );
 }
+
+#[cfg(test)]
+#[path = "events/tests.rs"]
+mod tests;

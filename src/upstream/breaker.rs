@@ -10,6 +10,8 @@ use super::circuit::{NotNow, Report, Ticket, Why};
 use super::circuits::{Change, Circuits, TargetView};
 use super::target::TargetId;
 use crate::config::CircuitBreaker;
+use crate::telemetry::Telemetry;
+use crate::telemetry::events::{Panicked, UpstreamCircuit};
 
 /// Messages that wait here before senders wait: dials that begin at once, from all workers.
 const MAILBOX: usize = 1024;
@@ -29,6 +31,19 @@ pub enum Happening {
 
 /// Hears what happens; called on the actor's thread, must not block.
 pub type Tell = Arc<dyn Fn(Happening) + Send + Sync>;
+
+/// Counts and logs what happens.
+pub fn telling(telemetry: Telemetry) -> Tell {
+    Arc::new(move |happening| match happening {
+        Happening::Circuit(Change { label, transition, .. }) => telemetry.emit(UpstreamCircuit {
+            target: &label,
+            from: transition.from.as_str(),
+            to: transition.to.as_str(),
+            failures: transition.failures,
+        }),
+        Happening::Panicked => telemetry.emit(Panicked { place: "breaker", session: None }),
+    })
+}
 
 /// The actor.
 pub struct UpstreamBreaker {
@@ -51,8 +66,10 @@ impl UpstreamBreaker {
             Ok(answer) => Some(answer),
             Err(_) => {
                 self.panics += 1;
+                let closed = catch_unwind(AssertUnwindSafe(|| self.circuits.reset(None))).unwrap_or_default();
                 self.circuits = Circuits::new(self.settings, &self.targets, self.panics * EPOCHS_A_LIFE);
                 (self.tell)(Happening::Panicked);
+                self.tell(closed);
                 None
             }
         }

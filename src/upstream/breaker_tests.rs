@@ -77,7 +77,11 @@ async fn a_panic_in_the_core_closes_all_circuits_is_told_and_voids_old_permits()
     let old = [breaker.permit(TARGET).await.expect("closed"), breaker.permit(TARGET).await.expect("closed")];
     open(&breaker).await;
     breaker.actor().send(Panic).await.expect("the actor lives");
-    assert!(told.lock().expect("a lock").contains(&Happening::Panicked));
+    {
+        let told = told.lock().expect("a lock");
+        let [.., Happening::Panicked, Happening::Circuit(change)] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(change.transition.to, CircuitState::Closed);
+    }
     old.into_iter().for_each(CircuitPermit::failure);
     let snapshot = breaker.actor().send(Snapshot).await.expect("alive");
     assert_eq!(snapshot.panics, 1);
@@ -107,4 +111,23 @@ async fn without_the_actor_every_dial_is_permitted() {
     arbiter.stop();
     arbiter.join().expect("an end");
     breaker.permit(TARGET).await.expect("permitted").failure();
+}
+
+#[test]
+fn what_happens_is_counted() {
+    use crate::upstream::circuit::Transition;
+    let telemetry = Telemetry::silent();
+    let tell = telling(telemetry.clone());
+    let transition = Transition { from: CircuitState::Closed, to: CircuitState::Open, failures: 5 };
+    tell(Happening::Circuit(Change { target: TARGET, label: "rtmp://h:1935/live".into(), transition }));
+    tell(Happening::Panicked);
+    let all = telemetry.metrics().registry().gather();
+    let value = |name: &str, label: &str| {
+        let family = all.iter().find(|family| family.name() == name).expect(name);
+        let with = |metric: &&prometheus::proto::Metric| metric.get_label().iter().any(|pair| pair.value() == label);
+        let metric = family.get_metric().iter().find(with).expect(label);
+        metric.get_gauge().get_value() + metric.get_counter().get_value()
+    };
+    assert_eq!(value("rtmp_relay_circuit_state", "rtmp://h:1935/live"), 2.0);
+    assert_eq!(value("rtmp_relay_panics_total", "breaker"), 1.0);
 }

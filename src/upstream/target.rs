@@ -1,13 +1,11 @@
 //! Pure: an upstream as the relay dials it, and how it is addressed for one client.
 
-use std::fmt;
-
 use percent_encoding::percent_decode;
 
 use super::template::Place;
 use super::url::{Fixed, FixedPart, UpstreamUrl, UrlError};
-use crate::config::ForwardQuery;
-use crate::protocol::name::{Identity, NameError, Part, Query, StreamName};
+pub use crate::config::ForwardQuery;
+use crate::protocol::name::{Identity, NameError, Names, Part, Query, StreamName};
 
 /// Longest app, stream or tcUrl, with its query, that goes to an upstream.
 pub const MAX_NAME: usize = 4096;
@@ -31,23 +29,6 @@ pub enum TargetError {
     /// The name itself is refused.
     #[error(transparent)]
     Name(#[from] NameError),
-}
-
-/// App, stream and tcUrl as one upstream is to hear them. `Debug` shows lengths only.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Names {
-    /// For `connect`'s `app`, with its query.
-    pub app: Vec<u8>,
-    /// For `publish` and `play`, with its query.
-    pub stream: Vec<u8>,
-    /// For `connect`'s `tcUrl`.
-    pub tc_url: Vec<u8>,
-}
-
-impl fmt::Debug for Names {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Names(app: {} bytes, stream: {}, tc_url: {})", self.app.len(), self.stream.len(), self.tc_url.len())
-    }
 }
 
 /// One upstream.

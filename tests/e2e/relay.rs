@@ -120,7 +120,7 @@ impl Relay {
 fn announced(log: &str, event: &str) -> Option<String> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut events = lines.filter(|line| field(line, "event").or_else(|| field(line, "message")) == Some(event));
-    events.find_map(|line| field(&line, "addr").map(str::to_owned))
+    events.find_map(|line| field(&line, "address").map(str::to_owned))
 }
 
 /// A field of a log line, wherever the formatter puts fields.
@@ -130,8 +130,8 @@ fn field<'a>(line: &'a Value, name: &str) -> Option<&'a str> {
 
 #[test]
 fn an_announcement_is_read_from_flat_and_nested_fields() {
-    let log = "not JSON\n{\"event\":\"starting\",\"addr\":\"no\"}\n{\"event\":\"listening\",\"addr\":\"127.0.0.1:4\"}\n\
-               {\"fields\":{\"message\":\"http_listening\",\"addr\":\"[::1]:5\"}}\n";
+    let log = "not JSON\n{\"event\":\"starting\",\"address\":\"no\"}\n{\"event\":\"listening\",\"address\":\"127.0.0.1:4\"}\n\
+               {\"fields\":{\"message\":\"http_listening\",\"address\":\"[::1]:5\"}}\n";
     assert_eq!(announced(log, "listening").as_deref(), Some("127.0.0.1:4"));
     assert_eq!(announced(log, "http_listening").as_deref(), Some("[::1]:5"));
     assert_eq!(announced(log, "stopped"), None);

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use super::Event;
 use super::session::millis;
-use crate::telemetry::labels::{LOST, circuit_value};
+use crate::telemetry::labels::{CLOSED, LOST, REFUSED, circuit_value};
 use crate::telemetry::{SessionId, Telemetry};
+
+/// Characters shown of what an upstream calls its refusal.
+const MAX_CODE: usize = 64;
 
 /// A dial, or the handshake behind it, failed.
 pub struct UpstreamDialFailed<'a> {
@@ -149,6 +152,34 @@ impl Event for UpstreamCircuit<'_> {
             );
         } else {
             tracing::info!(event = "upstream_circuit", upstream = target, from, to, failures, "the upstream's circuit is {to}");
+        }
+    }
+}
+
+/// An upstream refused a publish or play by command, or by closing behind the handshake. It is well: no breaker counts this.
+#[derive(Debug)]
+pub struct UpstreamRefused<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// Label of the target.
+    pub target: &'a str,
+    /// Its code, or empty where it only closed. Its description may hold its stream key and is not shown.
+    pub code: &'a str,
+}
+
+impl Event for UpstreamRefused<'_> {
+    fn emit(self, telemetry: &Telemetry) {
+        let kind = if self.code.is_empty() { CLOSED } else { REFUSED };
+        telemetry.metrics().upstream_errors.with_label_values(&[kind]).inc();
+        if telemetry.may_log("upstream_refused", kind, None) {
+            tracing::warn!(
+                event = "upstream_refused",
+                session = self.session.0,
+                upstream = self.target,
+                kind,
+                code = self.code.chars().take(MAX_CODE).collect::<String>(),
+                "the upstream refused the stream"
+            );
         }
     }
 }

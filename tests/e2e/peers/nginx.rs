@@ -93,11 +93,11 @@ impl Nginx {
         });
     }
 
-    /// How many connections it has ever accepted on its RTMP side.
-    pub fn accepted(&self) -> usize {
+    /// How many bytes it has ever been sent on its RTMP side. The relay's probe for /ready connects and says nothing.
+    pub fn heard(&self) -> usize {
         let stat = self.stat();
-        let count = stat.split_once("<naccepted>").and_then(|(_, rest)| rest.split_once('<'));
-        count.and_then(|(count, _)| count.parse().ok()).expect("the statistics page counts connections")
+        let count = stat.split_once("<bytes_in>").and_then(|(_, rest)| rest.split_once('<'));
+        count.and_then(|(count, _)| count.parse().ok()).expect("the statistics page counts bytes")
     }
 
     /// For how many milliseconds the youngest of its present clients has been connected.

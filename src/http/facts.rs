@@ -1,0 +1,74 @@
+//! What the server asks others for.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use actix::Recipient;
+
+use super::Readiness;
+use crate::admission::{rate_limiter, supervisor};
+use crate::telemetry::{Telemetry, collector};
+use crate::upstream::breaker;
+
+/// Everybody who is asked. Cheap to clone.
+#[derive(Clone)]
+pub struct Sources {
+    /// For the metrics, and the fingerprints of names.
+    pub telemetry: Telemetry,
+    /// Supervisor.
+    pub supervisor: Recipient<supervisor::Snapshot>,
+    /// RateLimiter.
+    pub rate_limiter: Recipient<rate_limiter::Snapshot>,
+    /// UpstreamBreaker.
+    pub breaker: Recipient<breaker::Snapshot>,
+    /// MetricsCollector.
+    pub collector: Recipient<collector::Snapshot>,
+    /// Answers /ready.
+    pub readiness: Readiness,
+    /// Tells of the listener; must not block.
+    pub listener: Arc<dyn Fn() -> ListenerFacts + Send + Sync>,
+    /// Tells of the buffers; must not block.
+    pub buffers: Arc<dyn Fn() -> BufferFacts + Send + Sync>,
+    /// The configured upstreams, in their order; must not block.
+    pub upstreams: Arc<dyn Fn() -> Vec<UpstreamFacts> + Send + Sync>,
+    /// When the process began.
+    pub started: Instant,
+    /// The same on the wall clock.
+    pub started_at: SystemTime,
+}
+
+/// The listener.
+#[derive(Debug, Clone, Default)]
+pub struct ListenerFacts {
+    /// Bound addresses.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether it accepts.
+    pub accepting: bool,
+    /// Accepted sockets that are open, those that are being refused included.
+    pub open_sockets: u64,
+    /// The most there may be.
+    pub hard_cap: u64,
+}
+
+/// The pools of buffers, of all workers together.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BufferFacts {
+    /// Bytes of one buffer.
+    pub size_bytes: usize,
+    /// Buffers lent now.
+    pub lent: usize,
+    /// Bytes lent beyond which messages are no longer held.
+    pub max_total_bytes: usize,
+    /// Messages that were passed on unheld because of that.
+    pub unheld: u64,
+}
+
+/// One upstream.
+#[derive(Debug, Clone)]
+pub struct UpstreamFacts {
+    /// Its label, without credentials, key and query.
+    pub target: String,
+    /// Its share of new sessions.
+    pub weight: u32,
+}

@@ -1,0 +1,12 @@
+//! Did a socket arrive?
+//!
+//! [`bind`] opens the door before anything else runs; the [`Listener`] actor accepts, keeps the hard cap, and hands each socket to
+//! the least loaded worker.
+
+mod actor;
+mod bind;
+mod workers;
+
+pub use actor::{Listener, Pause, Resume, Standing, Stop};
+pub use bind::{BindError, bind};
+pub use workers::{Slot, Workers};

@@ -1,0 +1,199 @@
+//! The Listener: accepts sockets and hands them over.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
+use tokio::io::unix::AsyncFd;
+
+use super::Workers;
+use crate::admission::Refusal;
+use crate::session::{self, Accepted, Shared};
+use crate::telemetry::events;
+
+/// How long accepting rests when descriptors or memory have run out.
+const REST: Duration = Duration::from_millis(200);
+
+/// See the module.
+pub struct Listener {
+    door: Arc<Door>,
+    /// Until the door is closed for good.
+    socket: Option<Arc<TcpListener>>,
+    address: Option<SocketAddr>,
+    accepting: Option<SpawnHandle>,
+}
+
+struct Door {
+    workers: Workers,
+    shared: Arc<Shared>,
+    /// Most accepted sockets; over it they are closed without a word.
+    cap: usize,
+    accepting: AtomicBool,
+    accepted: AtomicUsize,
+}
+
+impl Listener {
+    /// Accepts from `socket` (non-blocking), at most `cap` at a time, once it is started.
+    pub fn new(socket: TcpListener, workers: Workers, shared: Arc<Shared>, cap: usize) -> Self {
+        let accepting = AtomicBool::new(false);
+        let door = Door { workers, shared, cap, accepting, accepted: AtomicUsize::new(0) };
+        Self { door: Arc::new(door), address: socket.local_addr().ok(), socket: Some(Arc::new(socket)), accepting: None }
+    }
+
+    /// How things stand, for others to ask at any time.
+    pub fn watch(&self) -> impl Fn() -> Standing + Send + Sync + use<> {
+        let (door, address) = (Arc::clone(&self.door), self.address);
+        move || Standing {
+            address,
+            accepting: door.accepting.load(Relaxed),
+            accepted: door.accepted.load(Relaxed),
+            open: door.workers.accepted(),
+            cap: door.cap,
+        }
+    }
+
+    fn accept(&mut self, ctx: &mut Context<Self>) {
+        let Some(socket) = self.socket.clone() else { return };
+        self.door.accepting.store(true, Relaxed);
+        let accepting = Arc::clone(&self.door).accept(socket).into_actor(self);
+        self.accepting = Some(ctx.spawn(accepting.map(|error, listener, ctx| {
+            listener.door.shared.telemetry.emit(events::AcceptFailed { error: &error });
+            ctx.stop();
+        })));
+    }
+
+    fn rest(&mut self, ctx: &mut Context<Self>) {
+        self.door.accepting.store(false, Relaxed);
+        if let Some(accepting) = self.accepting.take() {
+            ctx.cancel_future(accepting);
+        }
+    }
+}
+
+impl Actor for Listener {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.accept(ctx);
+    }
+}
+
+impl Door {
+    /// Accepts for ever; ends only where the socket itself has failed.
+    async fn accept(self: Arc<Self>, socket: Arc<TcpListener>) -> io::Error {
+        #[allow(
+            deprecated,
+            reason = "its successor is unsafe code, for types that lie about their descriptor; a TcpListener does not"
+        )]
+        let socket = match AsyncFd::new(socket) {
+            Ok(socket) => socket,
+            Err(e) => return e,
+        };
+        loop {
+            let mut ready = match socket.readable().await {
+                Ok(ready) => ready,
+                Err(e) => return e,
+            };
+            while let Ok(accepted) = ready.try_io(|socket| socket.get_ref().accept()) {
+                match accepted {
+                    Ok((stream, peer)) => self.hand_over(stream, peer),
+                    Err(e) if is_about_one_client(&e) => {}
+                    Err(error) => {
+                        // Out of descriptors or memory. The socket stays readable, so without a rest this would spin.
+                        self.shared.telemetry.emit(events::AcceptFailed { error: &error });
+                        tokio::time::sleep(REST).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn hand_over(&self, stream: TcpStream, peer: SocketAddr) {
+        self.accepted.fetch_add(1, Relaxed);
+        let peer = unmapped(peer);
+        let Some((worker, slot)) = self.workers.place(self.cap) else {
+            self.shared.gate.tally().count(&Refusal::HardCap);
+            let reason = Refusal::HardCap.reason();
+            return self.shared.telemetry.emit(events::SocketRefused { client: peer, reason });
+        };
+        if stream.set_nonblocking(true).is_ok() {
+            let open = self.shared.telemetry.metrics().connection_opened();
+            let accepted = Accepted { stream, peer, at: Instant::now(), slot: Box::new((slot, open)) };
+            session::start(worker, Arc::clone(&self.shared), accepted);
+        }
+    }
+}
+
+/// Errors of accept(2) that concern the one connection, which is gone.
+fn is_about_one_client(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset)
+        || matches!(
+            error.raw_os_error(),
+            Some(libc::EPROTO | libc::EPERM | libc::ENETDOWN | libc::EHOSTUNREACH | libc::ENETUNREACH)
+        )
+}
+
+/// A v4 client on a v6 socket is a v4 client, before anything judges it.
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Stop accepting; the kernel keeps new connections until [`Resume`].
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Pause;
+
+/// Accept again.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Resume;
+
+/// Close the door for good: the kernel refuses new connections.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Stop;
+
+/// How things stand.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The address that is listened on.
+    pub address: Option<SocketAddr>,
+    /// Whether new sockets are accepted.
+    pub accepting: bool,
+    /// Sockets accepted since start.
+    pub accepted: usize,
+    /// Sockets open now.
+    pub open: usize,
+    /// Most that may be open.
+    pub cap: usize,
+}
+
+impl Handler<Pause> for Listener {
+    type Result = ();
+
+    fn handle(&mut self, _: Pause, ctx: &mut Self::Context) {
+        self.rest(ctx);
+    }
+}
+
+impl Handler<Resume> for Listener {
+    type Result = ();
+
+    fn handle(&mut self, _: Resume, ctx: &mut Self::Context) {
+        if self.accepting.is_none() {
+            self.accept(ctx);
+        }
+    }
+}
+
+impl Handler<Stop> for Listener {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        self.rest(ctx);
+        self.socket = None;
+    }
+}

@@ -1,0 +1,78 @@
+//! How is a configured address listened on?
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::ListenAddr;
+
+/// Connections that the kernel keeps until they are accepted; it lowers this to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// An address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {error}")]
+pub struct BindError {
+    /// The address.
+    pub address: ListenAddr,
+    /// What the kernel said.
+    #[source]
+    pub error: io::Error,
+}
+
+/// Listens on `address`; without a host on every address, v6 and v4 by one socket, or v4 alone where the machine has no IPv6
+/// (told by the socket's own address).
+///
+/// # Errors
+/// [`BindError`].
+pub fn bind(address: ListenAddr) -> Result<TcpListener, BindError> {
+    let ListenAddr { host, port } = address;
+    let listened = match host {
+        Some(ip) => listen(SocketAddr::new(ip, port)),
+        None => listen(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)).or_else(|e| match e.raw_os_error() {
+            Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT) => {
+                listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
+            }
+            _ => Err(e),
+        }),
+    };
+    listened.map_err(|error| BindError { address, error })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    // A restart must not wait for the old connections' TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    #[test]
+    fn without_a_host_both_families_are_heard() {
+        let listener = bind(ListenAddr { host: None, port: 0 }).expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("v4");
+        if listener.local_addr().expect("bound").is_ipv6() {
+            TcpStream::connect((Ipv6Addr::LOCALHOST, port)).expect("v6");
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let first = bind(ListenAddr { host: None, port: 0 }).expect("a free port");
+        let port = first.local_addr().expect("bound").port();
+        let error = bind(ListenAddr { host: None, port }).expect_err("it is taken");
+        assert!(error.to_string().contains(&format!(":{port}")), "{error}");
+    }
+}

@@ -1,0 +1,89 @@
+//! How a session tells what happens to it.
+
+use std::time::Instant;
+
+use super::life::Place;
+use super::outcome::Outcome;
+use crate::admission::Granted;
+use crate::protocol::name::{Action, Identity};
+use crate::telemetry::{Facts, events};
+use crate::upstream::{Connected, Step, Target};
+
+pub(super) fn refused(place: &Place, reason: &'static str, text: &str) {
+    let (session, client) = (place.cell.id, place.cell.client);
+    place.shared.telemetry.emit(events::SessionRefused { session, client, reason, text });
+}
+
+pub(super) fn address_filled(place: &Place) {
+    place.shared.telemetry.emit(events::AddressFilled { session: place.cell.id, client: place.cell.client });
+}
+
+pub(super) fn unauthorised(place: &Place, action: Action, text: &str) {
+    let (session, client) = (place.cell.id, place.cell.client);
+    place.shared.telemetry.emit(events::AuthFailed { session, client, action: action.as_str(), text });
+}
+
+/// What is known once the client is: names as the log may show them.
+pub(super) fn identify(place: &Place, facts: &mut Facts, action: Action, identity: &Identity, granted: &Granted) {
+    let shown = place.shared.telemetry.shown(&identity.app, &identity.stream);
+    facts.protocol = Some("rtmp");
+    facts.action = Some(action.as_str());
+    facts.app = Some(shown.app);
+    facts.stream = Some(shown.stream);
+    facts.fingerprint = Some(shown.fingerprint);
+    facts.token_name = granted.token_name.as_ref().map(ToString::to_string);
+}
+
+/// A step of the search for an upstream.
+pub(super) fn step(place: &Place, step: &Step<'_>, attempt: u32) {
+    let session = place.cell.id;
+    match step {
+        Step::Failed { target, error, attempt } => dial_failed(place, target, error.kind(), error, *attempt),
+        Step::Waiting(delay) if attempt > 0 => {
+            place.shared.telemetry.emit(events::UpstreamRetry { session, target: None, attempt: attempt + 1, delay: *delay });
+        }
+        // Said once by the circuit itself, not by each session that meets it.
+        Step::Dialing { .. } | Step::NotNow(_) | Step::Waiting(_) => {}
+    }
+}
+
+pub(super) fn dial_failed(place: &Place, target: &Target, kind: &'static str, error: &dyn std::fmt::Display, attempt: u32) {
+    let event = events::UpstreamDialFailed { session: Some(place.cell.id), target: &target.label, kind, error, attempt };
+    place.shared.telemetry.emit(event);
+}
+
+pub(super) fn connected(place: &Place, target: &Target, connected: &Connected) {
+    let (session, address, latency) = (Some(place.cell.id), connected.addr, connected.took);
+    place.shared.telemetry.emit(events::UpstreamConnected { session, target: &target.label, address, latency });
+}
+
+pub(super) fn upstream_refused(place: &Place, target: &Target, code: &str) {
+    place.shared.telemetry.emit(events::UpstreamRefused { session: place.cell.id, target: &target.label, code });
+}
+
+pub(super) fn relaying(place: &Place) {
+    place.shared.telemetry.emit(events::SessionRelaying { cell: &place.cell, setup: place.cell.started.elapsed() });
+}
+
+pub(super) fn panicked(place: &Place) {
+    place.shared.telemetry.emit(events::Panicked { place: "session", session: Some(place.cell.id) });
+}
+
+/// The one closing line, and the one count in connections_total.
+pub(super) fn ended(place: &Place, outcome: &Outcome, now: Instant) {
+    let cell = &place.cell;
+    if outcome.relayed && outcome.reason == "upstream_reset" {
+        let target = cell.facts().upstream.unwrap_or_default();
+        let error = outcome.detail.as_deref().unwrap_or("reset");
+        place.shared.telemetry.emit(events::UpstreamLost { session: cell.id, target: &target, error: &error });
+    }
+    place.shared.telemetry.emit(events::SessionEnded {
+        cell,
+        side: outcome.side,
+        reason: outcome.reason,
+        status: outcome.status,
+        relayed: outcome.relayed,
+        detail: outcome.detail.as_deref(),
+        now,
+    });
+}
