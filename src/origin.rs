@@ -11,7 +11,7 @@
 pub mod flv;
 mod gop;
 mod hub;
-mod media;
+pub mod media;
 mod playing;
 mod publishing;
 mod queue;

@@ -366,7 +366,16 @@ impl Stream {
         let _ = socket.set_nonblocking(true);
         // Phases are spread, so that frames of different streams do not come together.
         let phase = now + (number * 7_919) % 33_333;
-        Self { socket, flow, message: Vec::new(), sent: 0, next_frame: phase, next_audio: phase + 5_000, step: 0, is_video: false }
+        Self {
+            socket,
+            flow,
+            message: Vec::new(),
+            sent: 0,
+            next_frame: phase,
+            next_audio: phase + 5_000,
+            step: 0,
+            is_video: false,
+        }
     }
 
     /// Sends the segment that is due at `due`; when the next one is, or `None` at the end.

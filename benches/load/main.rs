@@ -44,7 +44,10 @@ fn works() -> Vec<Work> {
         Work { name: "200 publishers, evenly", what: paced(200, live(28), Side::Publish) },
         Work { name: "200 players, 4 ms", what: paced(200, live(4), Side::Play) },
         Work { name: "200 players, 20 ms", what: paced(200, live(20), Side::Play) },
-        Work { name: "50 publishers, 20 Mb/s", what: paced(50, Flow { frame: 83_000, fps: 30, spread: Duration::from_millis(20), audio: true }, Side::Publish) },
+        Work {
+            name: "50 publishers, 20 Mb/s",
+            what: paced(50, Flow { frame: 83_000, fps: 30, spread: Duration::from_millis(20), audio: true }, Side::Publish),
+        },
         Work { name: "2 publishers, unpaced", what: What::Unpaced { streams: 2 } },
         Work { name: "sessions, 32 at a time", what: What::Sessions { at_once: 32 } },
         Work { name: "4000 idle publishers", what: What::Idle { sessions: 4000 } },
@@ -92,7 +95,13 @@ fn main() -> ExitCode {
             let ratio = median.cost / *base.get_or_insert(median.cost);
             println!(
                 "{:<24} {:<8} {:>9.2} {:>7.2} {:>9.2} {:>9.2} {:>8.2}",
-                work.name, kind.name(), median.cost, ratio, median.p50, median.p99, median.rate
+                work.name,
+                kind.name(),
+                median.cost,
+                ratio,
+                median.p50,
+                median.p99,
+                median.rate
             );
         }
     }

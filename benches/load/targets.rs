@@ -158,7 +158,14 @@ pub fn machine() -> String {
         String::from_utf8_lossy(&text).lines().next().map(str::to_owned)
     };
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("").trim_matches([' ', '\t', ':']).to_owned();
-    let lines = [Some(cpu), first("uname", "-sr"), first("haproxy", "-v"), first("nginx", "-v"), first(env!("CARGO_BIN_EXE_relay"), "--version")];
+    let cpu =
+        cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("").trim_matches([' ', '\t', ':']).to_owned();
+    let lines = [
+        Some(cpu),
+        first("uname", "-sr"),
+        first("haproxy", "-v"),
+        first("nginx", "-v"),
+        first(env!("CARGO_BIN_EXE_relay"), "--version"),
+    ];
     lines.into_iter().flatten().collect::<Vec<_>>().join(" · ")
 }

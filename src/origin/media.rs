@@ -17,7 +17,7 @@ pub struct Packet {
 
 /// Which of a stream's lasting packets it is: a new one takes the place of the old one in the same slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Slot {
+pub struct Slot {
     kind: u8,
     packet_type: u8,
     /// Track of a multitrack packet; [`EVERY_TRACK`] when it holds several.
@@ -26,7 +26,7 @@ pub(super) struct Slot {
 
 /// What a packet is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub enum Role {
     /// `onMetaData`: what the stream is, for all that comes.
     Metadata,
     /// What a decoder must have before the first frame.
@@ -64,7 +64,7 @@ const MOD_EX: u8 = 7;
 
 impl Packet {
     /// What it is for.
-    pub(super) fn role(&self) -> Role {
+    pub fn role(&self) -> Role {
         match self.kind {
             kind::VIDEO => video(&self.payload),
             kind::AUDIO => audio(&self.payload),
