@@ -245,6 +245,10 @@ fn the_end_of_a_stream_is_said_to_its_players_who_are_then_closed() {
         assert_eq!(player.media().count(), 1, "what was sent before the end comes before it");
         assert!(player.heard_code("NetStream.Play.UnpublishNotify") && player.heard_event(event::STREAM_EOF));
         wait_for(&origin, "nobody is left", |f| (f.streams, f.players) == (0, 0));
+        // Not closed: a publisher that still says goodbye would take it for a fault.
+        while !publisher.heard_code("NetStream.Unpublish.Success") {
+            assert!(publisher.step(), "closed before it was told");
+        }
     }
 }
 

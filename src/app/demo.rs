@@ -23,7 +23,7 @@ use screen::{Rates, Screen};
 
 use super::Relay;
 use crate::config::{self, Config, Env, ListenAddr};
-use crate::http;
+use crate::http::HttpError;
 use crate::listener;
 use crate::origin::Origin;
 use crate::telemetry::{Telemetry, logging};
@@ -96,19 +96,21 @@ async fn show(config: &Config, telemetry: Telemetry, origin: &Origin, clip: Clip
 /// Starts the relay; says which option changes an address that cannot be had.
 fn start_relay(config: &Config, telemetry: Telemetry) -> anyhow::Result<Relay> {
     Relay::start(config, telemetry).map_err(|error| {
-        let taken = if let Some(e) = error.downcast_ref::<listener::BindError>() {
-            Some((e.address, &e.error, "--listen", ":1936"))
-        } else {
-            error.downcast_ref::<http::BindError>().map(|e| (e.address, &e.source, "--http", ":8081"))
+        let taken = match (error.downcast_ref::<listener::BindError>(), error.downcast_ref::<HttpError>()) {
+            (Some(e), _) => Some((e.address, &e.error, "--listen")),
+            (None, Some(HttpError::Bind(e))) => Some((e.address, &e.source, "--http")),
+            _ => None,
         };
         match taken {
-            Some((address, reason, option, other)) => anyhow!("{}", unavailable(address, reason, option, other)),
+            Some((address, reason, option)) => anyhow!("{}", unavailable(address, reason, option)),
             None => error,
         }
     })
 }
 
-fn unavailable(address: ListenAddr, reason: &io::Error, option: &str, other: &str) -> String {
+fn unavailable(address: ListenAddr, reason: &io::Error, option: &str) -> String {
+    // The next one is as good as any; behind the last comes one that needs no privilege.
+    let other = ListenAddr { port: address.port.checked_add(1).unwrap_or(1936), host: None };
     let reason = match reason.kind() {
         ErrorKind::AddrInUse => "another program has it".to_owned(),
         ErrorKind::PermissionDenied => "ports below 1024 need a privilege".to_owned(),

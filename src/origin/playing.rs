@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::hub::{PlayerId, Taken};
 use super::media::Packet;
-use super::serve::{Asked, CONTROL, STATUS, Shared, farewell};
+use super::serve::{Asked, CONTROL, STATUS, Shared, farewell, see_off};
 use crate::protocol::rtmp::chunk::{Reader, Writer};
 use crate::protocol::rtmp::command::{self, Command, event, kind};
 
@@ -38,8 +38,10 @@ pub(super) async fn play(mut asked: Asked, shared: &Shared) -> io::Result<()> {
     drop(seat);
     if ended {
         player.say_ended().await?;
+        farewell(player.socket).await
+    } else {
+        see_off(player.socket).await
     }
-    farewell(player.socket).await
 }
 
 /// A player's place in the hub, left when dropped.

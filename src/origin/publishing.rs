@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::flv;
 use super::hub::Busy;
 use super::media::Packet;
-use super::serve::{Asked, CONTROL, STATUS, Shared, farewell};
+use super::serve::{Asked, CONTROL, STATUS, Shared, see_off};
 use crate::protocol::rtmp::chunk::{Message, Reader, Writer};
 use crate::protocol::rtmp::command::{self, Command, kind};
 
@@ -42,7 +42,7 @@ pub(super) async fn publish(mut asked: Asked, shared: &Shared) -> io::Result<()>
     if end? {
         publisher.say_unpublished().await?;
     }
-    farewell(publisher.socket).await
+    see_off(publisher.socket).await
 }
 
 /// A stream of the hub, ended when dropped.

@@ -26,6 +26,8 @@ const PREFACE: Duration = Duration::from_secs(10);
 const NO_ACCEPT: Duration = Duration::from_millis(100);
 /// How long a peer may take to take its last message.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long a peer that is done may take to close.
+const SEE_OFF: Duration = Duration::from_secs(10);
 /// Read at a time before publish or play, bytes.
 const PIECE: usize = 4096;
 
@@ -159,13 +161,25 @@ pub(super) const CONTROL: u32 = 2;
 /// Chunk stream of `onStatus`.
 pub(super) const STATUS: u32 = 5;
 
+/// Lets a peer that is done close first: to one that still says goodbye, a close from here is a fault.
+pub(super) async fn see_off(mut stream: TcpStream) -> io::Result<()> {
+    if timeout(SEE_OFF, discard(&mut stream)).await.is_err() {
+        return farewell(stream).await;
+    }
+    Ok(())
+}
+
 /// Closes so that what was sent last arrives: a close with unread data would destroy it.
 pub(super) async fn farewell(mut stream: TcpStream) -> io::Result<()> {
     let rest = async {
         stream.shutdown().await?;
-        let mut piece = [0; PIECE];
-        while stream.read(&mut piece).await? > 0 {}
-        Ok(())
+        discard(&mut stream).await
     };
     timeout(FAREWELL, rest).await.unwrap_or(Ok(()))
+}
+
+async fn discard(stream: &mut TcpStream) -> io::Result<()> {
+    let mut piece = [0; PIECE];
+    while stream.read(&mut piece).await? > 0 {}
+    Ok(())
 }
