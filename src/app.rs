@@ -28,11 +28,6 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     let Loaded { mut config, warnings, .. } = loaded;
     let telemetry = Telemetry::new(&config.log);
     let log = logging::init(&config.log, &telemetry).context("log.output")?;
-    std::panic::set_hook(Box::new(|panic| {
-        // Where, not what: the words of a panic may hold what a client sent.
-        let location = panic.location().map(ToString::to_string);
-        tracing::error!(event = "panic_location", location, "a panic, caught unless the process ends now");
-    }));
     for warning in &warnings {
         telemetry.emit(events::ConfigWarning { path: &warning.at, text: &warning.text });
     }

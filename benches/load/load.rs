@@ -151,7 +151,7 @@ impl Load {
     /// Opens, publishes a frame and closes, `at_once` at a time, for `time`. The number, and the set-up times in µs.
     pub fn sessions(&self, target: SocketAddr, at_once: usize, time: Duration) -> Result<(usize, Vec<u32>), String> {
         let until = Instant::now() + time;
-        let one = async move |i: usize| {
+        let one = move |i: usize| async move {
             let mut times = Vec::new();
             while Instant::now() < until {
                 let start = Instant::now();
