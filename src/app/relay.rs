@@ -91,8 +91,8 @@ impl Relay {
         let routes = upstream::routes(config, &targets, vec![address], Breaker::new(breaker.clone()));
         let readiness = Readiness::of(routes.reachability.clone());
         warm(&routes.reachability);
-        let gate =
-            Gate::new(&config.security, rate_limiter.clone(), supervisor.clone(), tally).context("security.auth_tokens")?;
+        let gate = Gate::new(&config.security, config.rate_limit.map(|_| rate_limiter.clone()), supervisor.clone(), tally)
+            .context("security.auth_tokens")?;
         let weights = config.upstreams.iter().map(|u| u.weight);
         let shared = Arc::new(Shared {
             gate,
