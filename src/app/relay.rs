@@ -60,6 +60,7 @@ impl Relay {
     /// An address that cannot be listened on, named; an upstream or a token entry that a checked configuration does not have.
     pub fn start(config: &Config, telemetry: Telemetry) -> anyhow::Result<Self> {
         let door = bind(config.listen).context("listen_addr")?;
+        listener::shape_clients(&door, config.tcp, config.timeouts.write).context("tcp")?;
         let address = door.local_addr().context("listen_addr")?;
         let started = (Instant::now(), SystemTime::now());
         telemetry.emit(events::Started { workers: config.workers });
@@ -102,7 +103,6 @@ impl Relay {
             forward: config.forward_query.clone(),
             timeouts: config.timeouts,
             buffers: config.buffers,
-            tcp: config.tcp,
             telemetry: telemetry.clone(),
             sessions: AtomicU64::new(0),
         });

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use actix::Recipient;
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
@@ -65,7 +65,6 @@ async fn prepare(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
     let Arrival { place, stream, at, kick } = *arrival;
     let failed = |e: std::io::Error| Outcome::new(Side::Relay, "socket", Status::Error).because(e);
     let mut client = Client::new(TcpStream::from_std(stream).map_err(failed)?);
-    set_client_options(&client.stream, &place.shared);
     let admitted = place.shared.gate.admit(Arc::clone(&place.cell), kick).await;
     let permit = match admitted {
         Ok(permit) => permit,
@@ -116,20 +115,6 @@ async fn prepare(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
             Err(outcome)
         }
     }
-}
-
-fn set_client_options(stream: &TcpStream, shared: &Shared) {
-    let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new()
-        .with_time(std::time::Duration::from_secs(30))
-        .with_interval(std::time::Duration::from_secs(10))
-        .with_retries(4);
-    // An option that cannot be set makes a session slower or deader, not wrong.
-    let _ = stream.set_nodelay(true);
-    let _ = socket.set_tcp_keepalive(&keepalive);
-    let _ = socket.set_tcp_user_timeout(Some(shared.timeouts.write));
-    let _ = shared.tcp.recv_buffer.map(|size| socket.set_recv_buffer_size(size));
-    let _ = shared.tcp.send_buffer.map(|size| socket.set_send_buffer_size(size));
 }
 
 async fn turn_away(place: &Place, mut client: Client, refusal: Refusal) -> Outcome {
