@@ -8,9 +8,11 @@
 mod amf;
 mod client;
 mod ear;
+mod golden;
 mod origin;
 mod parser;
 mod pump;
 mod relay;
 mod speech;
+mod switch;
 mod wait;

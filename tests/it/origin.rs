@@ -173,14 +173,15 @@ impl Origin {
         format!("rtmp://{}{path}", self.address)
     }
 
-    /// Connections so far.
+    /// Connections so far, the relay's own probe of whether anybody is there among them.
     pub(crate) fn count(&self) -> usize {
         self.lines().len()
     }
 
-    /// The connection `number`, counted from 0, once it is there.
+    /// The connection `number`, counted from 0, of those on which anything was said.
     pub(crate) fn line(&self, number: usize) -> Line {
-        wait_for(&format!("the origin has connection {number}"), || self.lines().get(number).cloned())
+        let said = |line: &&Line| !line.ear.record().hello.is_empty();
+        wait_for(&format!("the origin hears on connection {number}"), || self.lines().iter().filter(said).nth(number).cloned())
     }
 
     /// The connection on which this stream is published or played.
