@@ -40,6 +40,9 @@ const MAX_CONNECTIONS: usize = 256;
 /// What requests in progress get at the end.
 const SHUTDOWN_SECONDS: u64 = 2;
 
+/// Buckets of the requests' durations, seconds: few, for there is a set of them for each path and status.
+const DURATIONS: [f64; 4] = [0.005, 0.05, 0.5, 5.0];
+
 /// How the server is set up.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -122,6 +125,7 @@ fn metrics(sources: &Sources) -> Result<PrometheusMetrics, HttpError> {
         .registry(sources.telemetry.metrics().registry().clone())
         .endpoint("/metrics")
         .mask_unmatched_patterns("unknown")
+        .buckets(&DURATIONS)
         .build()
         .map_err(|error| HttpError::Start(error.to_string()))
 }

@@ -2,6 +2,8 @@
 //!
 //! `tests/golden` holds one recording a file, named by who sent it: one JSON line a segment, `[seconds, "C" | "S", hex or "FIN"]`.
 
+#![allow(clippy::unwrap_used, reason = "a recording that cannot be read is a failed test")]
+
 use std::fs;
 use std::path::Path;
 

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::http::{self, BufferFacts, ListenerFacts, Readiness, Served, Settings, Sources, UpstreamFacts};
 use crate::listener::{self, Listener, Workers, bind};
 use crate::session::{BufferStats, Shared, WorkerSettings, prepare_worker};
-use crate::telemetry::{MetricsCollector, Telemetry, WorkerTraffic, events};
+use crate::telemetry::{MetricsCollector, Telemetry, WorkerTraffic, collector, events};
 use crate::upstream::select::Rotation;
 use crate::upstream::{self, Breaker, Reachability, Target, UpstreamBreaker, breaker};
 
@@ -58,7 +58,7 @@ impl Relay {
     ///
     /// # Errors
     /// An address that cannot be listened on, named; an upstream or a token entry that a checked configuration does not have.
-    pub async fn start(config: &Config, telemetry: Telemetry) -> anyhow::Result<Self> {
+    pub fn start(config: &Config, telemetry: Telemetry) -> anyhow::Result<Self> {
         let door = bind(config.listen).context("listen_addr")?;
         let address = door.local_addr().context("listen_addr")?;
         let started = (Instant::now(), SystemTime::now());
@@ -186,6 +186,8 @@ impl Relay {
         }
         let cut = self.supervisor.send(supervisor::KickAll { reason: "shutdown" }).await.unwrap_or(0);
         let _ = timeout(GOODBYE, self.emptied()).await;
+        // The last bytes, and what the log's throttle still keeps back.
+        let _ = self.actors.collector.send(collector::Tick).await;
         self.telemetry.emit(events::DrainFinished { ended: active.saturating_sub(cut), cut });
     }
 

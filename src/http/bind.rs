@@ -12,7 +12,7 @@ const BACKLOG: i32 = 128;
 
 /// Why the address cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("http_addr: cannot listen on {address}: {}; http_addr (HTTP_ADDR) names another address, or \"\" for none", reason(.source))]
+#[error("cannot listen on {address}: {}; http_addr (HTTP_ADDR) names another address, or \"\" for none", reason(.source))]
 pub struct BindError {
     /// The address that was asked for.
     pub address: ListenAddr,

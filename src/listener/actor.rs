@@ -120,7 +120,8 @@ impl Door {
             return self.shared.telemetry.emit(events::SocketRefused { client: peer, reason });
         };
         if stream.set_nonblocking(true).is_ok() {
-            let accepted = Accepted { stream, peer, at: Instant::now(), slot: Box::new(slot) };
+            let open = self.shared.telemetry.metrics().connection_opened();
+            let accepted = Accepted { stream, peer, at: Instant::now(), slot: Box::new((slot, open)) };
             session::start(worker, Arc::clone(&self.shared), accepted);
         }
     }

@@ -40,10 +40,9 @@ impl Actor for ConnectionActor {
         let place = Place { shared: Arc::clone(&self.shared), cell, seat: Rc::clone(&self.seat), worker };
         place.worker.wheel.add(&place.seat);
         let kick = ctx.address().recipient();
-        // A panic ends this session only: caught here, it never unwinds through the worker.
-        let session = AssertUnwindSafe(live(place.clone(), accepted, kick)).catch_unwind();
+        let session = guarded(live(place.clone(), accepted, kick));
         let told = async move {
-            let outcome = session.await.unwrap_or_else(|_| {
+            let outcome = session.await.unwrap_or_else(|| {
                 report::panicked(&place);
                 Outcome::new(Side::Relay, "panic", Status::Error)
             });
@@ -53,10 +52,30 @@ impl Actor for ConnectionActor {
     }
 }
 
+/// `None` where the session panicked: caught here, a panic ends that session only and never unwinds through the worker.
+async fn guarded<T>(session: impl Future<Output = T>) -> Option<T> {
+    AssertUnwindSafe(session).catch_unwind().await.ok()
+}
+
 impl Handler<Kick> for ConnectionActor {
     type Result = ();
 
     fn handle(&mut self, kick: Kick, _: &mut Self::Context) {
         self.seat.end(Outcome::new(Side::Relay, kick.reason, Status::Success));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::guarded;
+
+    #[tokio::test]
+    async fn a_panic_ends_one_session_and_the_others_on_its_thread_go_on() {
+        let local = tokio::task::LocalSet::new();
+        let broken = local.spawn_local(guarded(async { panic!("a bug of ours") }));
+        let healthy = local.spawn_local(guarded(async { 7 }));
+        local.await;
+        assert_eq!(broken.await.expect("the task itself did not panic"), None::<()>);
+        assert_eq!(healthy.await.expect("it was not disturbed"), Some(7));
     }
 }

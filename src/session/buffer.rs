@@ -92,10 +92,10 @@ impl std::ops::DerefMut for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         self.pool.stats.lent.fetch_sub(1, Relaxed);
-        if let Ok(mut spare) = self.pool.spare.try_borrow_mut() {
-            if spare.len() < self.pool.keep {
-                spare.push(std::mem::take(&mut self.bytes));
-            }
+        if let Ok(mut spare) = self.pool.spare.try_borrow_mut()
+            && spare.len() < self.pool.keep
+        {
+            spare.push(std::mem::take(&mut self.bytes));
         }
     }
 }

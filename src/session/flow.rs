@@ -273,12 +273,13 @@ impl Flow {
 
     /// Gives the buffer back when no byte needs it.
     fn give_back(&mut self) {
-        if self.start == self.scanned && self.end - self.scanned <= MAX_HEADER {
-            if let Some(buffer) = self.buffer.take() {
-                self.stashed = self.end - self.scanned;
-                self.stash[..self.stashed].copy_from_slice(&buffer[self.scanned..self.end]);
-                (self.start, self.leave, self.scanned, self.end) = (0, 0, 0, 0);
-            }
+        if self.start == self.scanned
+            && self.end - self.scanned <= MAX_HEADER
+            && let Some(buffer) = self.buffer.take()
+        {
+            self.stashed = self.end - self.scanned;
+            self.stash[..self.stashed].copy_from_slice(&buffer[self.scanned..self.end]);
+            (self.start, self.leave, self.scanned, self.end) = (0, 0, 0, 0);
         }
     }
 

@@ -28,7 +28,7 @@ use crate::protocol::rtmp::joiner::{Joiner, Start, StreamIds};
 use crate::protocol::rtmp::replay::Renamer;
 use crate::protocol::rtmp::server::Request;
 use crate::telemetry::{SessionCell, State};
-use crate::upstream::{CircuitPermit, Connected, Link, Seek, Target};
+use crate::upstream::{CircuitPermit, Connected, Link, Seek, SeekError, Target};
 
 /// Most that a low-water mark asks for, bytes; below half of the smallest usual receive buffer.
 const MAX_MARK: u32 = 48 * 1024;
@@ -196,13 +196,17 @@ type NotFound = (Option<(String, String)>, Outcome);
 async fn find_upstream(place: &Place, request: &Request, wish: &Wish) -> Result<Found, NotFound> {
     let shared = &place.shared;
     let mut seek = Seek::new(shared.routes.clone(), shared.candidates());
+    let mut report_step = report::steps(place);
     loop {
-        let attempt = seek.made();
-        let link = match seek.next(|step| report::step(place, &step, attempt)).await {
+        let link = match seek.next(&mut report_step).await {
             Ok(link) => link,
             Err(e) => {
                 let told = (super::relay::failure_code(request.action), "the upstream cannot be reached, try again later");
-                let outcome = Outcome::new(Side::Upstream, e.kind(), Status::Error).because(&e);
+                // What policy forbids is refused; all else is the upstream's fault.
+                let forbidden = matches!(e, SeekError::Refused(_));
+                let status = if forbidden { Status::Rejected } else { Status::Error };
+                let side = if forbidden { Side::Relay } else { Side::Upstream };
+                let outcome = Outcome::new(side, e.kind(), status).because(&e);
                 return Err((Some((told.0.to_owned(), told.1.to_owned())), outcome));
             }
         };

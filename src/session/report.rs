@@ -34,16 +34,18 @@ pub(super) fn identify(place: &Place, facts: &mut Facts, action: Action, identit
     facts.token_name = granted.token_name.as_ref().map(ToString::to_string);
 }
 
-/// A step of the search for an upstream.
-pub(super) fn step(place: &Place, step: &Step<'_>, attempt: u32) {
-    let session = place.cell.id;
-    match step {
-        Step::Failed { target, error, attempt } => dial_failed(place, target, error.kind(), error, *attempt),
-        Step::Waiting(delay) if attempt > 0 => {
-            place.shared.telemetry.emit(events::UpstreamRetry { session, target: None, attempt: attempt + 1, delay: *delay });
+/// Tells each step of a search for an upstream.
+pub(super) fn steps(place: &Place) -> impl FnMut(Step<'_>) {
+    let mut made = 0;
+    move |step| match step {
+        Step::Failed { target, error, attempt } => dial_failed(place, target, error.kind(), error, attempt),
+        Step::Waiting(delay) if made > 0 => {
+            let (session, attempt) = (place.cell.id, made + 1);
+            place.shared.telemetry.emit(events::UpstreamRetry { session, target: None, attempt, delay });
         }
         // Said once by the circuit itself, not by each session that meets it.
-        Step::Dialing { .. } | Step::NotNow(_) | Step::Waiting(_) => {}
+        Step::Dialing { attempt, .. } => made = attempt,
+        Step::NotNow(_) | Step::Waiting(_) => {}
     }
 }
 

@@ -35,3 +35,7 @@ pub(super) fn suppressed(summary: &Summary) {
         summary.count
     );
 }
+
+#[cfg(test)]
+#[path = "events/tests.rs"]
+mod tests;

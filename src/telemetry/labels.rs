@@ -57,11 +57,81 @@ pub(super) const AUTH: &str = "auth";
 pub(super) const HARD_CAP: &str = "hard_cap";
 
 /// `side` and `reason` of `rtmp_relay_sessions_ended_total`.
-pub const ENDINGS: [(Side, &str); 4] = [
-    (Side::Client, "client_not_reading"),
-    (Side::Client, "idle_timeout"),
-    (Side::Client, "player_idle_timeout"),
-    (Side::Upstream, "upstream_not_reading"),
+pub const ENDINGS: [(Side, &[&str]); 3] =
+    [(Side::Client, &CLIENT_ENDS), (Side::Upstream, &UPSTREAM_ENDS), (Side::Relay, &RELAY_ENDS)];
+
+const CLIENT_ENDS: [&str; 27] = [
+    // As it should be.
+    "client_closed",
+    "client_reset",
+    "client_left",
+    "empty",
+    // Too slow.
+    "handshake_timeout",
+    "command_timeout",
+    "idle_timeout",
+    "player_idle_timeout",
+    "client_not_reading",
+    // Not what this port speaks.
+    "tls_on_plain_port",
+    "http_on_rtmp_port",
+    "rtsp_not_supported",
+    "stray_rtsp_frame",
+    "not_rtmp",
+    "rtmpe",
+    // Not as RTMP has it.
+    "malformed_command",
+    "command_out_of_order",
+    "too_many_commands",
+    "tiny_ack_window",
+    "chunk_without_header",
+    "chunk_mid_message",
+    "too_many_chunk_streams",
+    "message_too_long",
+    "chunk_size_zero",
+    "short_control_message",
+    "too_many_chunks",
+    "too_much_partial",
+];
+
+const UPSTREAM_ENDS: [&str; 16] = [
+    // While it relayed.
+    "upstream_closed",
+    "upstream_reset",
+    "upstream_not_reading",
+    "upstream_protocol_error",
+    // Before.
+    "upstream_refused",
+    "dns",
+    "connect_refused",
+    "connect_timeout",
+    "connect_other",
+    "dial_queue",
+    "local",
+    "guard",
+    "self",
+    "retry_attempts",
+    "retry_timeout",
+    "circuit_open",
+];
+
+const RELAY_ENDS: [&str; 16] = [
+    "shutdown",
+    "panic",
+    "socket",
+    "refused",
+    "bad_name",
+    "second_publish_refused",
+    "second_play_refused",
+    "denied_network",
+    "network_not_allowed",
+    RATE_LIMIT,
+    MAX_TOTAL,
+    MAX_PER_IP,
+    AUTH,
+    "draining",
+    HARD_CAP,
+    "unavailable",
 ];
 
 /// `where` of `rtmp_relay_panics_total`: the rooms and actors that catch one.

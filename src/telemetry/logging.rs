@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::{self, MakeWriter};
@@ -24,7 +24,7 @@ const WAITING_LINES: usize = 32_768;
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The file of `log.output` cannot be opened.
-    #[error("log.output: {path} cannot be opened: {source}")]
+    #[error("{path}, which log.output names, cannot be opened: {source}")]
     Open {
         /// The file.
         path: String,
@@ -55,16 +55,22 @@ impl LogGuard {
 /// # Errors
 /// [`LogError`].
 pub fn init(log: &Log, telemetry: &Telemetry) -> Result<LogGuard, LogError> {
+    let (writer, guard, lost) = writer(log)?;
+    subscriber(log, writer).try_init().map_err(|_| LogError::Twice)?;
+    telemetry.metrics().watch_log(lost);
+    std::panic::set_hook(Box::new(tell_panic));
+    Ok(guard)
+}
+
+/// What takes lines without ever waiting, and what tells how many it lost.
+fn writer(log: &Log) -> Result<(NonBlocking, LogGuard, impl Fn() -> u64 + Send + Sync + use<>), LogError> {
     let signals = Arc::new(Signals::default());
     let output = Output::open(&log.output, Arc::clone(&signals)).map_err(|source| open_error(&log.output, source))?;
     let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).thread_name("relay-log");
     let (writer, worker) = builder.finish(output);
     let (dropped, failed) = (writer.error_counter(), Arc::clone(&signals));
     let lost = move || (dropped.dropped_lines() as u64).saturating_add(failed.lost.load(Relaxed));
-    subscriber(log, writer).try_init().map_err(|_| LogError::Twice)?;
-    telemetry.metrics().watch_log(lost);
-    std::panic::set_hook(Box::new(tell_panic));
-    Ok(LogGuard { signals, _worker: worker })
+    Ok((writer, LogGuard { signals, _worker: worker }, lost))
 }
 
 fn open_error(output: &LogOutput, source: io::Error) -> LogError {
@@ -115,5 +121,66 @@ fn level(level: LogLevel) -> Level {
         LogLevel::Info => Level::INFO,
         LogLevel::Debug => Level::DEBUG,
         LogLevel::Trace => Level::TRACE,
+    }
+}
+
+/// Runs `act` with its lines going to `writer`, for tests.
+#[cfg(test)]
+pub(super) fn hear<T, W>(log: &Log, writer: W, act: impl FnOnce() -> T) -> T
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    // While there is just one subscriber, tracing asks that of the thread which comes to an event first whether the event is
+    // of interest; without this second one, a test beside us that hears nothing would switch our lines off.
+    static ANOTHER: std::sync::LazyLock<tracing::Dispatch> =
+        std::sync::LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
+    std::sync::LazyLock::force(&ANOTHER);
+    tracing::subscriber::with_default(subscriber(log, writer), act)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+    use crate::config::StreamNames;
+
+    fn log(output: LogOutput) -> Log {
+        let (format, level) = (LogFormat::Json, LogLevel::Info);
+        Log { format, level, output, stream_names: StreamNames::Masked, fingerprint_key: None }
+    }
+
+    #[test]
+    fn a_reader_that_is_stuck_blocks_nobody_and_what_it_misses_is_counted() {
+        let (mut reader, pipe) = io::pipe().unwrap();
+        let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+        let log = log(LogOutput::Path(path.into()));
+        let (writer, guard, lost) = writer(&log).unwrap();
+        let telemetry = Telemetry::silent();
+        telemetry.metrics().watch_log(lost);
+        let lines = WAITING_LINES + 10_000;
+        hear(&log, writer, || {
+            (0..lines).for_each(|number| tracing::info!(event = "test", number, "a line of some length"));
+        });
+        let families = telemetry.metrics().registry().gather();
+        let family = families.iter().find(|family| family.name() == "rtmp_relay_log_lines_dropped_total").unwrap();
+        let missed = family.get_metric()[0].get_counter().get_value();
+        assert!(missed > 0.0, "a pipe holds some hundred lines");
+        let reading = std::thread::spawn(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).unwrap();
+            text
+        });
+        drop((guard, pipe));
+        let text = reading.join().unwrap();
+        assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "whole lines only");
+        assert_eq!(text.lines().count() + missed as usize, lines);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_an_error_that_names_it() {
+        let error = writer(&log(LogOutput::Path("/nowhere/relay.log".into()))).err().unwrap();
+        assert!(error.to_string().starts_with("/nowhere/relay.log, which log.output names, cannot be opened"), "{error}");
     }
 }

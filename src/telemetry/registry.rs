@@ -114,8 +114,8 @@ impl Metrics {
         labels::REJECTIONS.iter().for_each(|reason| drop(self.rejections.with_label_values(&[reason])));
         labels::ERROR_TYPES.iter().for_each(|kind| drop(self.upstream_errors.with_label_values(&[kind])));
         labels::PLACES.iter().for_each(|place| drop(self.panics.with_label_values(&[place])));
-        for (side, reason) in labels::ENDINGS {
-            drop(self.sessions_ended.with_label_values(&[side.as_str(), reason]));
+        for (side, reasons) in labels::ENDINGS {
+            reasons.iter().for_each(|reason| drop(self.sessions_ended.with_label_values(&[side.as_str(), reason])));
         }
     }
 }

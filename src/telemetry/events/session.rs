@@ -169,13 +169,10 @@ pub struct SessionEnded<'a> {
 impl Event for SessionEnded<'_> {
     fn emit(self, telemetry: &Telemetry) {
         self.count(telemetry.metrics());
-        if self.relayed {
-            self.log_whole();
-        } else if self.status == Status::Error && telemetry.may_log("session_ended", self.reason, Some(self.cell.client.ip())) {
-            self.log_whole();
-        } else {
-            self.log_short();
-        }
+        let client = self.cell.client.ip();
+        // The closing line of a session that relayed is always written.
+        let failed = || self.status == Status::Error && telemetry.may_log("session_ended", self.reason, Some(client));
+        if self.relayed || failed() { self.log_whole() } else { self.log_short() }
     }
 }
 

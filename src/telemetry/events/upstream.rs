@@ -9,6 +9,9 @@ use super::session::millis;
 use crate::telemetry::labels::{CLOSED, LOST, REFUSED, circuit_value};
 use crate::telemetry::{SessionId, Telemetry};
 
+/// Characters shown of what an upstream calls its refusal.
+const MAX_CODE: usize = 64;
+
 /// A dial, or the handshake behind it, failed.
 pub struct UpstreamDialFailed<'a> {
     /// The session it was for; none: a probe.
@@ -174,7 +177,7 @@ impl Event for UpstreamRefused<'_> {
                 session = self.session.0,
                 upstream = self.target,
                 kind,
-                code = self.code,
+                code = self.code.chars().take(MAX_CODE).collect::<String>(),
                 "the upstream refused the stream"
             );
         }
