@@ -8,6 +8,7 @@
 mod amf;
 mod client;
 mod ear;
+mod ends;
 mod golden;
 mod origin;
 mod parser;

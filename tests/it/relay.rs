@@ -330,7 +330,7 @@ impl Drop for Process {
         self.child.kill().ok();
         self.child.wait().ok();
         if std::thread::panicking() {
-            let log = self.log();
+            let log: Vec<_> = self.log().into_iter().filter(|line| !line.contains("http_request")).collect();
             eprintln!("--- the relay said:\n{}\n---", log[log.len().saturating_sub(40)..].join("\n"));
         }
     }
