@@ -4,18 +4,22 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::outcome::{Outcome, Side, Status};
+use crate::admission::Refusal;
 use crate::protocol::name::{Action, Names, StreamName};
 use crate::protocol::rtmp::amf0::Value;
 use crate::protocol::rtmp::command::{Command, kind};
 use crate::protocol::rtmp::joiner::{Filter, StreamIds, Verdict};
 use crate::protocol::rtmp::replay::Renamer;
+use crate::protocol::rtmp::server::judge_window;
 use crate::protocol::rtmp::tracker::Header;
+use crate::telemetry::{SessionCell, events};
 use crate::upstream::Target;
 
 /// Judges the client's commands: renames streams, and lets nobody publish or play a second stream that its token does not
 /// open.
 pub(super) struct ClientFilter {
     shared: Arc<Shared>,
+    cell: Arc<SessionCell>,
     target: Arc<Target>,
     renamer: Renamer,
     names: Names,
@@ -29,14 +33,14 @@ pub(super) struct ClientFilter {
 
 impl ClientFilter {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        (shared, cell): (Arc<Shared>, Arc<SessionCell>),
         target: Arc<Target>,
         renamer: Renamer,
         names: Names,
         stream_ids: StreamIds,
         (app, tokens): (Vec<u8>, Vec<Vec<u8>>),
     ) -> Self {
-        Self { shared, target, renamer, names, stream_ids, app, tokens, ended: None }
+        Self { shared, cell, target, renamer, names, stream_ids, app, tokens, ended: None }
     }
 
     /// Why [`Verdict::End`] was given.
@@ -45,7 +49,9 @@ impl ClientFilter {
     }
 
     fn end(&mut self, reason: &'static str, status: Status, text: impl ToString, action: Action) -> Verdict {
-        self.ended = Some((Outcome::new(Side::Relay, reason, status).because(text), action));
+        // What is refused ends by us; what breaks the protocol, by the client.
+        let side = if status == Status::Rejected { Side::Relay } else { Side::Client };
+        self.ended = Some((Outcome::new(side, reason, status).because(text), action));
         Verdict::End
     }
 
@@ -53,7 +59,7 @@ impl ClientFilter {
     fn again(&mut self, action: Action, command: &mut Command) -> Result<(), String> {
         let stream = command.stream_name().ok_or("no stream name was given")?.to_vec();
         let mut name = StreamName::parse(&self.app, &stream).map_err(|e| e.to_string())?;
-        self.shared.gate.authenticate(action, &mut name, &self.tokens).map_err(|e| e.to_string())?;
+        self.shared.gate.authenticate(action, &mut name, &self.tokens).map_err(|refusal| self.unauthorised(action, &refusal))?;
         let names = self.target.address(&name, &self.shared.forward).map_err(|e| e.to_string())?;
         if names.app != self.names.app {
             return Err("the stream belongs to another app of the upstream: connect anew".to_owned());
@@ -61,6 +67,13 @@ impl ClientFilter {
         self.renamer.also(stream, names.stream);
         self.renamer.rename(command);
         Ok(())
+    }
+
+    fn unauthorised(&self, action: Action, refusal: &Refusal) -> String {
+        let text = refusal.to_string();
+        let (session, client) = (self.cell.id, self.cell.client);
+        self.shared.telemetry.emit(events::AuthFailed { session, client, action: action.as_str(), text: &text });
+        text
     }
 
     fn map_number(&self, command: &mut Command) -> bool {
@@ -77,6 +90,11 @@ impl ClientFilter {
 
 impl Filter for ClientFilter {
     fn message(&mut self, header: &Header, payload: &[u8]) -> Verdict {
+        if header.kind == kind::WINDOW_ACK_SIZE
+            && let Err(e) = judge_window(payload)
+        {
+            return self.end(e.reason(), Status::Success, e, Action::Publish);
+        }
         if !matches!(header.kind, kind::COMMAND | kind::COMMAND_AMF3) {
             return Verdict::Pass;
         }

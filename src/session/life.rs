@@ -301,8 +301,14 @@ async fn switch(place: Place, mut client: Client, request: Request, wish: Wish, 
         stream_ids: StreamIds { from: stream_ids.to, to: stream_ids.from },
     });
     let shared = Arc::clone(&place.shared);
-    let mut client_filter =
-        ClientFilter::new(shared, target, renamer, names, stream_ids, (wish_app(&request, &wish), request.tokens));
+    let mut client_filter = ClientFilter::new(
+        (shared, Arc::clone(&place.cell)),
+        target,
+        renamer,
+        names,
+        stream_ids,
+        (wish_app(&request, &wish), request.tokens),
+    );
     let mut upstream_filter = UpstreamFilter { reconnect_asked: false };
     let mut up = Flow::new(Direction::Up, up, place.shared.buffers.read, max_mark(&client));
     up.feed(&server.rest, &mut client_filter);
