@@ -147,7 +147,11 @@ fn value(bytes: &mut &[u8]) -> Option<Amf> {
 fn what_is_encoded_decodes_to_the_same() {
     let args = [
         Amf::Null,
-        obj(&[("app", s("live")), ("list", Amf::List(vec![s("hvc1"), n(2)])), ("map", Amf::Ecma(vec![("a".into(), Amf::Bool(true))]))]),
+        obj(&[
+            ("app", s("live")),
+            ("list", Amf::List(vec![s("hvc1"), n(2)])),
+            ("map", Amf::Ecma(vec![("a".into(), Amf::Bool(true))])),
+        ]),
         Amf::Undefined,
     ];
     let payload = command("connect", 1.0, &args);

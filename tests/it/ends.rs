@@ -264,7 +264,11 @@ fn a_client_that_leaves_at_any_phase_leaves_nothing_behind() {
             let mut client = Client::to(&scene.relay);
             let address = client.address();
             steps[..count].iter().for_each(|step| step(&mut client));
-            if reset { client.reset() } else { client.leave() }
+            if reset {
+                client.reset()
+            } else {
+                client.leave()
+            }
             let want = if count == 0 && !reset { "client empty empty" } else { "client client_left error" };
             let got = scene.relay.outcome(address);
             assert!(got == want || (count == 0 && got == "client client_left error"), "{got} after {count} steps");
@@ -288,7 +292,11 @@ fn a_client_that_leaves_while_its_upstream_is_dialled_takes_the_dial_with_it() {
             if at != At::Accept {
                 line.ear.wait_command(["connect", "createStream", "publish"][at as usize - At::Connect as usize]);
             }
-            if reset { client.reset() } else { client.leave() }
+            if reset {
+                client.reset()
+            } else {
+                client.leave()
+            }
             line.ear.wait_end();
             assert_eq!(scene.relay.outcome(address), "client client_left error", "{at:?}");
         }

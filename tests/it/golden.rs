@@ -130,7 +130,15 @@ fn replay(recording: &Recording, pieces: &[usize]) {
 
         let server = whole(&server[HANDSHAKE..]);
         let mut results = 0;
-        let theirs: Vec<_> = server.into_iter().filter(|m| !(m.is("_result") && { results += 1; results <= 2 })).collect();
+        let theirs: Vec<_> = server
+            .into_iter()
+            .filter(|m| {
+                !(m.is("_result") && {
+                    results += 1;
+                    results <= 2
+                })
+            })
+            .collect();
         let told = sender.ear.wait(&format!("{context}: all is heard by the client"), |record| {
             (record.messages.len() >= theirs.len() + 4 || record.wrong.is_some()).then(|| record.messages.clone())
         });

@@ -106,14 +106,7 @@ pub(crate) struct Parser {
 
 impl Default for Parser {
     fn default() -> Self {
-        Self {
-            held: Vec::new(),
-            consumed: 0,
-            chunk_size: 128,
-            channels: HashMap::new(),
-            messages: Vec::new(),
-            in_chunk: None,
-        }
+        Self { held: Vec::new(), consumed: 0, chunk_size: 128, channels: HashMap::new(), messages: Vec::new(), in_chunk: None }
     }
 }
 

@@ -174,7 +174,7 @@ impl Relay {
         let thread = std::thread::spawn(move || {
             actix_rt::System::new().block_on(async move {
                 let config = loaded.config;
-                let relay = app::Relay::start(&config, Telemetry::new(&config.log)).await.expect("the relay starts");
+                let relay = app::Relay::start(&config, Telemetry::new(&config.log)).expect("the relay starts");
                 let http = relay.http_address().expect("HTTP is on");
                 let face = Face { address: relay.address(), http };
                 tell.send((face, relay.actors.clone())).expect("the test waits for this");
