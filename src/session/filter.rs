@@ -1,21 +1,25 @@
 //! What is looked at while bytes pass: the client's commands, and the upstream's.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Shared;
+use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
+use super::report;
+use crate::admission::Refusal;
 use crate::protocol::name::{Action, StreamName};
 use crate::protocol::rtmp::amf0::Value;
 use crate::protocol::rtmp::command::{Command, kind};
 use crate::protocol::rtmp::joiner::{Filter, StreamIds, Verdict};
 use crate::protocol::rtmp::replay::Renamer;
+use crate::protocol::rtmp::server::judge_window;
 use crate::protocol::rtmp::tracker::Header;
 use crate::upstream::Target;
 
 /// Judges the client's commands: renames streams, and lets nobody publish or play a second stream that its token does not
 /// open.
 pub(super) struct ClientFilter {
-    shared: Arc<Shared>,
+    place: Rc<Place>,
     target: Arc<Target>,
     renamer: Renamer,
     /// The app at the upstream: another one needs another connect.
@@ -30,14 +34,14 @@ pub(super) struct ClientFilter {
 
 impl ClientFilter {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        place: Rc<Place>,
         target: Arc<Target>,
         renamer: Renamer,
         upstream_app: Vec<u8>,
         stream_ids: StreamIds,
         (app, tokens): (Vec<u8>, Vec<Vec<u8>>),
     ) -> Self {
-        Self { shared, target, renamer, upstream_app, stream_ids, app, tokens, ended: None }
+        Self { place, target, renamer, upstream_app, stream_ids, app, tokens, ended: None }
     }
 
     /// Why [`Verdict::End`] was given.
@@ -46,7 +50,9 @@ impl ClientFilter {
     }
 
     fn end(&mut self, reason: &'static str, status: Status, text: impl ToString, action: Action) -> Verdict {
-        self.ended = Some((Outcome::new(Side::Relay, reason, status).because(text), action));
+        // What is refused ends by us; what breaks the protocol, by the client.
+        let side = if status == Status::Rejected { Side::Relay } else { Side::Client };
+        self.ended = Some((Outcome::new(side, reason, status).because(text), action));
         Verdict::End
     }
 
@@ -54,14 +60,24 @@ impl ClientFilter {
     fn again(&mut self, action: Action, command: &mut Command) -> Result<(), String> {
         let stream = command.stream_name().ok_or("no stream name was given")?.to_vec();
         let mut name = StreamName::parse(&self.app, &stream).map_err(|e| e.to_string())?;
-        self.shared.gate.authenticate(action, &mut name, &self.tokens).map_err(|e| e.to_string())?;
-        let names = self.target.address(&name, &self.shared.forward).map_err(|e| e.to_string())?;
+        self.place
+            .shared
+            .gate
+            .authenticate(action, &mut name, &self.tokens)
+            .map_err(|refusal| self.unauthorised(action, &refusal))?;
+        let names = self.target.address(&name, &self.place.shared.forward).map_err(|e| e.to_string())?;
         if names.app != self.upstream_app {
             return Err("the stream belongs to another app of the upstream: connect anew".to_owned());
         }
         self.renamer.also(stream, names.stream);
         self.renamer.rename(command);
         Ok(())
+    }
+
+    fn unauthorised(&self, action: Action, refusal: &Refusal) -> String {
+        let text = refusal.to_string();
+        report::unauthorised(&self.place, action, &text);
+        text
     }
 
     fn map_number(&self, command: &mut Command) -> bool {
@@ -78,6 +94,11 @@ impl ClientFilter {
 
 impl Filter for ClientFilter {
     fn message(&mut self, header: &Header, payload: &[u8]) -> Verdict {
+        if header.kind == kind::WINDOW_ACK_SIZE
+            && let Err(e) = judge_window(payload)
+        {
+            return self.end(e.reason(), Status::Success, e, Action::Publish);
+        }
         if !matches!(header.kind, kind::COMMAND | kind::COMMAND_AMF3) {
             return Verdict::Pass;
         }

@@ -286,8 +286,11 @@ impl Flow {
     fn scan(&mut self, ends: &mut Ends<'_>) {
         let Some(buffer) = &self.buffer else { return };
         if self.eof {
-            // A header that will never be whole still belongs to the stream.
-            (self.leave, self.scanned) = (self.end, self.end);
+            if self.direction == Direction::Up {
+                // What will never be whole still belongs to the stream.
+                (self.leave, self.scanned) = (self.end, self.end);
+            }
+            // A client is told why its stream ends, which must not stand inside a message: what is held of one stays here.
             return;
         }
         let mut out = Outgoing::default();

@@ -289,8 +289,8 @@ async fn switch(
         seen: server.writer.into_seen(),
         stream_ids: StreamIds { from: stream_ids.to, to: stream_ids.from },
     });
-    let shared = Arc::clone(&place.shared);
-    let mut client_filter = ClientFilter::new(shared, target, renamer, names.app, stream_ids, (request.app, request.tokens));
+    let mut client_filter =
+        ClientFilter::new(Rc::clone(&place), target, renamer, names.app, stream_ids, (request.app, request.tokens));
     let mut upstream_filter = UpstreamFilter { reconnect_asked: false };
     let mut up = Flow::new(Direction::Up, up, place.shared.buffers.read, max_mark(&client));
     up.feed(&server.rest, &mut client_filter);

@@ -16,6 +16,7 @@ use super::filter::{ClientFilter, UpstreamFilter};
 use super::flow::{Ends, Flow, FlowError};
 use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
+use super::seat::Direction;
 use crate::admission::Permit;
 use crate::protocol::name::Action;
 use crate::protocol::rtmp::amf0::Value;
@@ -119,14 +120,19 @@ impl Relay {
             }
             End::Client(FlowError::Join(e)) => self.client_broke(e).await,
             End::Client(e) => {
+                let reason = if self.took_nothing(&e, Direction::Down) { "client_not_reading" } else { "client_reset" };
                 self.end_upstream(true).await;
-                Outcome::new(Side::Client, "client_reset", Status::Success).because(e)
+                Outcome::new(Side::Client, reason, Status::Success).because(e)
             }
             End::UpstreamClosed => {
                 self.end_client("the upstream has ended the stream").await;
                 // For a player this is how a stream ends; a publisher has lost its origin.
                 let status = if self.action == Action::Play { Status::Success } else { Status::Error };
                 Outcome::new(Side::Upstream, "upstream_closed", status)
+            }
+            End::Upstream(e) if self.took_nothing(&e, Direction::Up) => {
+                self.end_client(told("upstream_not_reading")).await;
+                Outcome::new(Side::Upstream, "upstream_not_reading", Status::Error).because(e)
             }
             End::Upstream(e) => {
                 // What it said before it failed may explain it.
@@ -140,6 +146,16 @@ impl Relay {
                 self.end_client(told(outcome.reason)).await;
                 outcome
             }
+        }
+    }
+
+    /// Whether the peer failed because it took nothing for `write_timeout`, as the kernel saw before the wheel did (TCP_USER_TIMEOUT).
+    fn took_nothing(&self, error: &FlowError, towards: Direction) -> bool {
+        match error {
+            FlowError::Write(e) => e.kind() == io::ErrorKind::TimedOut,
+            // The same news, when reading hears it first.
+            FlowError::Read(e) => e.kind() == io::ErrorKind::TimedOut && self.place.seat.is_blocked(towards),
+            FlowError::Join(_) => false,
         }
     }
 

@@ -133,6 +133,11 @@ impl Seat {
         }
     }
 
+    /// Whether the sink takes nothing at this time.
+    pub(super) fn is_blocked(&self, direction: Direction) -> bool {
+        self.lanes[direction as usize].blocked.get().is_some()
+    }
+
     /// Whether the deadline of the message in progress has passed; asking forgets it.
     pub(super) fn take_expired(&self, direction: Direction) -> bool {
         let cell = &self.lanes[direction as usize].hold;

@@ -5,7 +5,7 @@
 //! explicit delta as format 1 or 2. A chunk stream is *clean* again once the sender itself starts a message on it with a header
 //! that means the same to both. Payloads of media are never looked at, let alone re-chunked.
 //!
-//! Commands and Set Chunk Size are withheld until they are whole and shown to a [`Filter`]; other messages overtake nothing:
+//! Commands, Set Chunk Size and window sizes are withheld until they are whole and shown to a [`Filter`]; other messages overtake nothing:
 //! a withheld message is written where its last byte stood.
 //!
 //! Invariant: the chunk size towards the receiver is the sender's, up to [`MAX_FORWARD_CHUNK`].
@@ -171,9 +171,9 @@ impl Joiner {
         !self.tracker.in_chunk()
     }
 
-    /// Whether no message is half-sent.
+    /// Whether no message is half-sent. Of one that is withheld nothing has been.
     pub fn at_message_boundary(&self) -> bool {
-        self.tracker.open() == 0
+        self.tracker.unfinished().all(|(slot, _)| self.lanes.get(slot).is_some_and(|lane| matches!(lane.mode, Mode::Withheld)))
     }
 
     /// Follows `input` and says in `out` (which must be new) what goes on in its place. Returns how many bytes were taken; the
@@ -247,10 +247,10 @@ impl Joiner {
     fn start(&mut self, slot: usize, input: &[u8], at: usize, out: &mut Outgoing) -> Result<(), JoinError> {
         let header = *self.tracker.header(slot);
         if self.is_withheld(header.kind) {
+            self.lane(slot).mode = Mode::Withheld;
             if header.length > MAX_WITHHELD {
                 return Err(JoinError::LongCommand(header.length));
             }
-            self.lane(slot).mode = Mode::Withheld;
             self.withheld.retain(|(s, _)| *s != slot);
             self.withheld.push((slot, Vec::new()));
             out.differ();
@@ -287,7 +287,7 @@ impl Joiner {
     }
 
     fn is_withheld(&self, kind: u8) -> bool {
-        matches!(kind, kind::COMMAND | kind::COMMAND_AMF3 | kind::SET_CHUNK_SIZE)
+        matches!(kind, kind::COMMAND | kind::COMMAND_AMF3 | kind::SET_CHUNK_SIZE | kind::WINDOW_ACK_SIZE)
             || (kind == kind::USER_CONTROL && self.stream_ids.is_some())
     }
 

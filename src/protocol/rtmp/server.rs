@@ -364,7 +364,8 @@ impl ServerSession {
     }
 }
 
-fn judge_window(payload: &[u8]) -> Result<(), ServerError> {
+/// Judges a Window Acknowledgement Size; one of 0 is ignored by servers, and passes.
+pub(crate) fn judge_window(payload: &[u8]) -> Result<(), ServerError> {
     match payload.first_chunk::<4>().map(|b| u32::from_be_bytes(*b)) {
         Some(window @ 1..1024) => Err(ServerError::TinyWindow(window)),
         _ => Ok(()),

@@ -1,0 +1,22 @@
+//! Behaviour over sockets: a relay, a scripted origin, and clients that say exactly the bytes a test wants said.
+//!
+//! Not here: parsing and arithmetic (unit tests, `tests/wire.rs`), real encoders, players and origins (`tests/e2e`).
+//!
+//! Rules: port 0 always. Wait by deadline loops, never by sleep. A test fails when the behaviour breaks. What the relay passed on
+//! is judged by `parser`, which shares no line with the relay's own `protocol`.
+
+mod amf;
+mod client;
+mod ear;
+mod ends;
+mod golden;
+mod hostile;
+mod hostile_streams;
+mod origin;
+mod parser;
+mod pump;
+mod relay;
+mod siege;
+mod speech;
+mod switch;
+mod wait;
