@@ -5,8 +5,6 @@
 mod demo;
 mod relay;
 
-use std::io::Write;
-
 use anyhow::Context;
 use ipnetwork::IpNetwork;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -93,9 +91,4 @@ pub fn fingerprint(config: &Config, name: &str) -> anyhow::Result<String> {
 /// What is wrong, fit to be printed.
 pub fn judge_upstream(url: &str, allowed: &[IpNetwork]) -> Result<(), String> {
     upstream::judge_literal(url, allowed).map_err(|problem| problem.to_string())
-}
-
-/// Writes a line to the terminal; a closed pipe is no reason to fail.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -5,6 +5,7 @@ pub mod app;
 pub mod config;
 pub mod http;
 pub mod listener;
+pub mod origin;
 pub mod protocol;
 pub mod session;
 pub mod telemetry;

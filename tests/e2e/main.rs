@@ -1,8 +1,9 @@
 //! Real encoders, players and an origin, with the relay in between: does every packet arrive as it was sent?
 //!
 //! Publishers are ffmpeg, GStreamer's rtmp2sink and its rtmpsink (librtmp, as in OBS); players are ffmpeg, rtmp2src and
-//! rtmpdump; the origin is nginx with its RTMP module, which records what it is sent. Nothing here is judged by the
-//! relay's own protocol code: recordings are read by the small reader in `flv` and compared in `compare`.
+//! rtmpdump; the origin is nginx with its RTMP module, which records what it is sent, or the one of `relay demo`. Nothing
+//! here is judged by the relay's own protocol code: recordings are read by the small reader in `flv` and compared in
+//! `compare`.
 //!
 //! Not here: parsing, arithmetic, hostile bytes and limits (unit tests and `tests/it`).
 //!
@@ -13,6 +14,8 @@
 mod callbacks;
 mod clip;
 mod compare;
+mod demo;
+mod embedded;
 mod endings;
 mod flv;
 mod hour;

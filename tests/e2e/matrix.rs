@@ -10,7 +10,7 @@ use crate::wait::{CLIP, SOON, wait_until};
 
 /// What the origin records when this publisher comes straight to it: GStreamer muxes the clip anew, so its own direct
 /// recording is what its relayed one must equal.
-fn recorded_directly(sender: Sender, origin: &Nginx) -> Vec<Tag> {
+pub fn recorded_directly(sender: Sender, origin: &Nginx) -> Vec<Tag> {
     let route = Route::past_the_relay(origin);
     Publisher::start(sender, &route.url("direct"), Take::unpaced()).succeed();
     let recorded = origin.recorded("direct", SOON);

@@ -1,5 +1,7 @@
 //! Which way do the streams take? Through the relay, or past it when the harness itself is checked.
 
+use ::relay::origin::Origin;
+
 use crate::peers::Nginx;
 use crate::relay::Relay;
 
@@ -16,6 +18,12 @@ impl Route {
             return Self::past_the_relay(origin);
         }
         Self::through(Relay::to(&origin.address()))
+    }
+
+    /// The same to the origin that is embedded in the relay's own library.
+    pub fn to_embedded(origin: &Origin) -> Self {
+        let address = origin.addr().to_string();
+        if direct() { Route { relay: None, address } } else { Self::through(Relay::to(&address)) }
     }
 
     /// Through this relay.

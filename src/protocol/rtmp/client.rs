@@ -161,6 +161,11 @@ impl ClientSession {
         ClientParts { sender: self.reader.into_parts(), rest: self.input, writer: self.writer, stream_ids: self.stream_ids }
     }
 
+    /// The bytes behind what was read, and the reader, for an endpoint that goes on reading messages.
+    pub fn into_reader(self) -> (Reader, Vec<u8>, Writer) {
+        (self.reader, self.input, self.writer)
+    }
+
     fn handshake(&mut self) -> Result<bool, ClientError> {
         if self.stage == Stage::Commands {
             return Ok(true);

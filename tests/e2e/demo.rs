@@ -1,0 +1,85 @@
+//! Does `relay demo` do what it says?
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::flv::{self, Tag};
+use crate::http;
+use crate::process::{Running, workdir};
+use crate::wait::{CLIP, SOON, wait_for, wait_until};
+
+/// A demonstration on free ports.
+struct Demo {
+    process: Running,
+    dir: TempDir,
+}
+
+impl Demo {
+    fn start(listen: &str, http: &str) -> Self {
+        let dir = workdir("demo");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
+        let process = Running::start("demo", command.args(["demo", "--listen", listen, "--http", http]), dir.path());
+        Demo { process, dir }
+    }
+
+    /// The quoted address in the line that begins so.
+    fn url(&self, program: &str, stream: &str) -> String {
+        wait_for("the demonstration says what to type", SOON, || {
+            let said = self.process.output();
+            let line = said.lines().find(|line| line.trim_start().starts_with(program) && line.contains(stream))?;
+            line.split('"').nth(1).map(str::to_owned)
+        })
+    }
+
+    fn page(&self, path: &str) -> String {
+        let said = self.process.output();
+        let address = said.lines().find_map(|line| line.trim().strip_prefix("http://")?.strip_suffix(path)).map(str::to_owned);
+        http::get(&address.expect("the page's address was said"), path).expect("the page answers")
+    }
+
+    /// What a player writes in so many seconds of the stream.
+    fn played(&self, url: &str, seconds: &str) -> Vec<Tag> {
+        let file = self.dir.path().join("played.flv");
+        let mut player = Command::new("ffmpeg");
+        player.args(["-nostdin", "-v", "warning", "-y", "-i", url, "-t", seconds, "-c", "copy", "-f", "flv"]).arg(&file);
+        Running::start("player", &mut player, self.dir.path()).succeed(CLIP);
+        flv::read(&file)
+    }
+}
+
+#[test]
+fn the_lines_that_the_demonstration_prints_work() {
+    let mut demo = Demo::start("127.0.0.1:0", "127.0.0.1:0");
+    let frames = demo.played(&demo.url("ffplay", "/demo?"), "2");
+    assert!(frames.iter().filter(|tag| tag.is_key_frame()).count() >= 2, "{} packets came", frames.len());
+
+    let encoder = demo.url("ffmpeg", "/mine?");
+    let mut publisher = Command::new("ffmpeg");
+    publisher
+        .args(["-nostdin", "-v", "warning", "-re", "-i"])
+        .arg(crate::clip::normal())
+        .args(["-c", "copy", "-f", "flv", &encoder]);
+    let mut publisher = Running::start("publisher", &mut publisher, demo.dir.path());
+    assert!(!demo.played(&demo.url("ffplay", "/mine?"), "1").is_empty());
+    publisher.kill();
+
+    assert!(demo.page("/status").contains("\"sessions\""));
+    assert!(demo.page("/metrics").contains("rtmp_relay_active_connections"));
+    wait_until("live figures are shown", SOON, || demo.process.output().contains("Mb/s in"));
+    demo.process.terminate();
+    assert!(demo.process.finish(SOON).success());
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_with_the_option_that_changes_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let taken = taken.local_addr().map(|address| (address.to_string(), taken)).expect("a bound socket has an address");
+    for (listen, http, option) in [(&taken.0[..], "", "--listen"), ("127.0.0.1:0", &taken.0[..], "--http")] {
+        let mut demo = Demo::start(listen, http);
+        assert_eq!(demo.process.finish(SOON).code(), Some(1));
+        let said = demo.process.output();
+        assert!(said.contains(&taken.0) && said.contains(option), "{said}");
+    }
+}
