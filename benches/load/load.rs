@@ -142,7 +142,11 @@ impl Load {
             let shared = Arc::clone(shared);
             self.handle().spawn(async move {
                 let frame: Vec<u8> = (0..16).flat_map(|_| video(10_124, 0)).collect();
-                while !shared.end.load(Relaxed) && socket.write_all(&frame).await.is_ok() {}
+                while !shared.end.load(Relaxed) {
+                    if socket.write_all(&frame).await.is_err() {
+                        return;
+                    }
+                }
             });
         }
         Ok(())

@@ -4,6 +4,12 @@
 //! runs on another. CPU is what the kernel says the target's threads ran (`/proc/PID/task/*/schedstat`), latency is from the write of a
 //! frame's last segment to its whole arrival. Nothing here asserts: it prints figures and ratios.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a load generator keeps time by sleeping, and prints its table"
+)]
+
 mod load;
 mod targets;
 

@@ -56,7 +56,7 @@ impl Target {
         let (text, program, args): (String, &str, Vec<String>) = match kind {
             Kind::HaProxy => (
                 format!(
-                    "global\n nbthread 1\n maxconn 20000\ndefaults\n mode tcp\n option splice-auto\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n\
+                    "global\n nbthread 1\n maxconn 4200\ndefaults\n mode tcp\n option splice-auto\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n\
                      listen l\n bind {address}\n server s {origin}\n"
                 ),
                 "haproxy",
@@ -64,9 +64,9 @@ impl Target {
             ),
             Kind::NginxStream => (
                 format!(
-                    "daemon off; master_process off; worker_processes 1; worker_rlimit_nofile 40000; pid {here}/pid; error_log {here}/log;\n\
+                    "daemon off; master_process off; worker_processes 1; worker_rlimit_nofile 20000; pid {here}/pid; error_log {here}/log;\n\
                      include /etc/nginx/modules-enabled/*stream*.conf;\n\
-                     events {{ worker_connections 20000; }}\nstream {{ server {{ listen {address}; proxy_pass {origin}; tcp_nodelay on; proxy_timeout 1h; }} }}\n"
+                     events {{ worker_connections 18000; }}\nstream {{ server {{ listen {address}; proxy_pass {origin}; tcp_nodelay on; proxy_timeout 1h; }} }}\n"
                 ),
                 "nginx",
                 vec!["-c".into(), path.display().to_string()],
