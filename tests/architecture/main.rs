@@ -21,10 +21,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("session", &["protocol", "config", "telemetry", "admission", "upstream"]),
     ("listener", &["config", "telemetry", "admission", "session"]),
     ("http", &["config", "telemetry", "admission", "upstream"]),
-    (
-        "app",
-        &["protocol", "config", "telemetry", "origin", "admission", "upstream", "session", "listener", "http"],
-    ),
+    ("app", &["protocol", "config", "telemetry", "origin", "admission", "upstream", "session", "listener", "http"]),
 ];
 
 /// What makes a file depend on when, where or by which chance it runs.
@@ -79,7 +76,10 @@ fn the_law_has_no_circle() {
     for (at, (room, may)) in LAW.iter().enumerate() {
         for imported in *may {
             let imported = imported.split("::").next().unwrap_or_default();
-            assert!(LAW[..at].iter().any(|(earlier, _)| *earlier == imported), "{room} imports {imported}, which is not further up");
+            assert!(
+                LAW[..at].iter().any(|(earlier, _)| *earlier == imported),
+                "{room} imports {imported}, which is not further up"
+            );
         }
     }
 }
@@ -116,7 +116,8 @@ fn the_program_s_own_files_know_the_application_and_the_configuration_alone() {
     for name in ["src/main.rs", "src/cli.rs"] {
         let source = Source::read(Path::new(name));
         let code = source.code();
-        let used: Vec<&str> = code.split("relay::").skip(1).map(|rest| rest.split([':', ';', ' ']).next().unwrap_or_default()).collect();
+        let used: Vec<&str> =
+            code.split("relay::").skip(1).map(|rest| rest.split([':', ';', ' ']).next().unwrap_or_default()).collect();
         assert!(!used.is_empty(), "{name} uses nothing of the library");
         assert!(used.iter().all(|room| ["app", "config"].contains(room)), "{name} uses {used:?}");
     }
@@ -124,7 +125,8 @@ fn the_program_s_own_files_know_the_application_and_the_configuration_alone() {
 
 #[test]
 fn what_calls_itself_pure_is_pure() {
-    let pure: Vec<_> = program().into_iter().filter(|s| s.text.starts_with("//! Pure:") || s.room() == Some("protocol")).collect();
+    let pure: Vec<_> =
+        program().into_iter().filter(|s| s.text.starts_with("//! Pure:") || s.room() == Some("protocol")).collect();
     assert!(pure.len() > 35, "only {} pure files were found", pure.len());
     let violations = IMPURE.iter().flat_map(|word| outside(&pure, word, &[])).collect();
     none(violations, "a pure file takes time, chance and the world as arguments:");
@@ -136,7 +138,8 @@ fn the_whole_protocol_calls_itself_pure() {
     let sources = program();
     let protocol: Vec<_> = sources.iter().filter(below).collect();
     assert!(protocol.len() > 8);
-    let silent = protocol.iter().filter(|source| !source.text.starts_with("//! Pure:")).map(|source| source.path.clone()).collect();
+    let silent =
+        protocol.iter().filter(|source| !source.text.starts_with("//! Pure:")).map(|source| source.path.clone()).collect();
     none(silent, "files of `protocol` begin with `//! Pure:`");
 }
 
@@ -173,7 +176,10 @@ fn a_mailbox_without_a_bound_is_used_where_something_else_bounds_it() {
 #[test]
 fn what_happens_is_told_by_telemetry() {
     let others: Vec<_> = program().into_iter().filter(|source| source.room() != Some("telemetry")).collect();
-    none(outside(&others, "tracing::", &["src/http/door.rs"]), "a happening is a struct in telemetry::events, so that it is counted too:");
+    none(
+        outside(&others, "tracing::", &["src/http/door.rs"]),
+        "a happening is a struct in telemetry::events, so that it is counted too:",
+    );
 }
 
 #[test]
@@ -186,7 +192,10 @@ fn there_is_no_mod_rs_and_every_file_says_what_it_is_for() {
     let sources: Vec<_> = ["src", "tests", "benches"].iter().flat_map(|dir| all(dir)).collect();
     assert!(sources.len() > 100, "only {} sources were found", sources.len());
     let silent = |source: &&Source| !source.text.starts_with("//! ");
-    none(sources.iter().filter(silent).map(|source| source.path.clone()).collect(), "the first line of a file is `//!` and its question or noun:");
+    none(
+        sources.iter().filter(silent).map(|source| source.path.clone()).collect(),
+        "the first line of a file is `//!` and its question or noun:",
+    );
     let named_mod = sources.iter().filter(|source| source.path.ends_with("/mod.rs")).map(|source| source.path.clone());
     none(named_mod.collect(), "a room is room.rs and room/, never mod.rs:");
 }
