@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::config::ListenAddr;
+use crate::config::{ListenAddr, Tcp};
 
 /// Connections that the kernel keeps until they are accepted; it lowers this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -40,6 +41,22 @@ pub fn bind(address: ListenAddr) -> Result<TcpListener, BindError> {
     listened.map_err(|error| BindError { address, error })
 }
 
+/// What clients' sockets are to be like: accepted sockets inherit all of this (Linux), which costs nothing a session. Unread data is
+/// given up after `write_timeout`.
+///
+/// # Errors
+/// What setsockopt(2) says, for example of a buffer size.
+pub fn shape_clients(listener: &TcpListener, tcp: Tcp, write_timeout: Duration) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)).with_retries(4);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(write_timeout))?;
+    // On the listening socket, since the window's scale is settled by the handshake.
+    tcp.recv_buffer.map_or(Ok(()), |size| socket.set_recv_buffer_size(size))?;
+    tcp.send_buffer.map_or(Ok(()), |size| socket.set_send_buffer_size(size))
+}
+
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -66,6 +83,20 @@ mod tests {
         if listener.local_addr().expect("bound").is_ipv6() {
             TcpStream::connect((Ipv6Addr::LOCALHOST, port)).expect("v6");
         }
+    }
+
+    #[test]
+    fn accepted_sockets_inherit_their_shape() {
+        let listener = bind(ListenAddr { host: Some(Ipv4Addr::LOCALHOST.into()), port: 0 }).expect("a free port");
+        let tcp = Tcp { recv_buffer: Some(50_000), send_buffer: None };
+        shape_clients(&listener, tcp, Duration::from_secs(7)).expect("every option is known");
+        let _client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        listener.set_nonblocking(false).expect("an option");
+        let (accepted, _) = listener.accept().expect("accepted");
+        let socket = SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().expect("an option") && socket.keepalive().expect("an option"));
+        assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(Duration::from_secs(7)));
+        assert_eq!(socket.recv_buffer_size().expect("an option"), 100_000, "the kernel doubles it");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::outcome::{Outcome, Side, Status};
-use crate::protocol::name::{Action, Names, StreamName};
+use crate::protocol::name::{Action, StreamName};
 use crate::protocol::rtmp::amf0::Value;
 use crate::protocol::rtmp::command::{Command, kind};
 use crate::protocol::rtmp::joiner::{Filter, StreamIds, Verdict};
@@ -18,7 +18,8 @@ pub(super) struct ClientFilter {
     shared: Arc<Shared>,
     target: Arc<Target>,
     renamer: Renamer,
-    names: Names,
+    /// The app at the upstream: another one needs another connect.
+    upstream_app: Vec<u8>,
     stream_ids: StreamIds,
     /// As the client sent them with connect.
     app: Vec<u8>,
@@ -32,11 +33,11 @@ impl ClientFilter {
         shared: Arc<Shared>,
         target: Arc<Target>,
         renamer: Renamer,
-        names: Names,
+        upstream_app: Vec<u8>,
         stream_ids: StreamIds,
         (app, tokens): (Vec<u8>, Vec<Vec<u8>>),
     ) -> Self {
-        Self { shared, target, renamer, names, stream_ids, app, tokens, ended: None }
+        Self { shared, target, renamer, upstream_app, stream_ids, app, tokens, ended: None }
     }
 
     /// Why [`Verdict::End`] was given.
@@ -55,7 +56,7 @@ impl ClientFilter {
         let mut name = StreamName::parse(&self.app, &stream).map_err(|e| e.to_string())?;
         self.shared.gate.authenticate(action, &mut name, &self.tokens).map_err(|e| e.to_string())?;
         let names = self.target.address(&name, &self.shared.forward).map_err(|e| e.to_string())?;
-        if names.app != self.names.app {
+        if names.app != self.upstream_app {
             return Err("the stream belongs to another app of the upstream: connect anew".to_owned());
         }
         self.renamer.also(stream, names.stream);
