@@ -14,6 +14,7 @@ mod hostile;
 mod hostile_streams;
 mod origin;
 mod parser;
+mod policy;
 mod pump;
 mod relay;
 mod siege;
