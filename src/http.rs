@@ -4,7 +4,6 @@
 //! never changes anything. /status asks the control actors in parallel, each under a deadline, and shows an answer that did
 //! not come as missing.
 
-mod bind;
 mod desk;
 mod door;
 mod facts;
@@ -12,7 +11,7 @@ mod health;
 mod readiness;
 mod status;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
@@ -22,9 +21,6 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use actix_web_prom::{PrometheusMetrics, PrometheusMetricsBuilder};
 use ipnetwork::IpNetwork;
 
-use crate::config::ListenAddr;
-
-pub use bind::BindError;
 pub use facts::{BufferFacts, ListenerFacts, Sources, UpstreamFacts};
 pub use readiness::{NotReady, Reachable, Readiness};
 
@@ -46,22 +42,14 @@ const DURATIONS: [f64; 4] = [0.005, 0.05, 0.5, 5.0];
 /// How the server is set up.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where it answers.
-    pub address: ListenAddr,
     /// Networks that may ask for everything; empty lets everyone.
     pub allowed: Vec<IpNetwork>,
 }
 
-/// Why there is no HTTP server.
+/// Why there is no HTTP server: the machine lacks a thread, or a metric's name stands twice.
 #[derive(Debug, thiserror::Error)]
-pub enum HttpError {
-    /// The address cannot be had.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The machine lacks something else: a thread, a metric's name twice.
-    #[error("the HTTP server cannot start: {0}")]
-    Start(String),
-}
+#[error("the HTTP server cannot start: {0}")]
+pub struct HttpError(String);
 
 /// A server that runs.
 pub struct Served {
@@ -81,12 +69,12 @@ impl Served {
     }
 }
 
-/// Starts the server on a thread of its own.
+/// Starts the server on a thread of its own. It answers on `listener`, which is non-blocking.
 ///
 /// # Errors
-/// [`HttpError`]; one of an address that is taken names it and the key `http_addr`.
-pub fn serve(settings: &Settings, sources: Sources) -> Result<Served, HttpError> {
-    let (listener, address) = bind::bind(settings.address)?;
+/// [`HttpError`].
+pub fn serve(listener: TcpListener, settings: &Settings, sources: Sources) -> Result<Served, HttpError> {
+    let address = listener.local_addr().map_err(|error| HttpError(error.to_string()))?;
     let metrics = metrics(&sources)?;
     let door = Door::new(settings.allowed.clone());
     let (send, receive) = std::sync::mpsc::sync_channel(1);
@@ -113,7 +101,7 @@ pub fn serve(settings: &Settings, sources: Sources) -> Result<Served, HttpError>
             }
         });
     };
-    let start = |error: String| HttpError::Start(error);
+    let start = |error: String| HttpError(error);
     std::thread::Builder::new().name("relay-http".into()).spawn(run).map_err(|error| start(error.to_string()))?;
     let handle = receive.recv().map_err(|error| start(error.to_string()))?.map_err(start)?;
     Ok(Served { address, handle })
@@ -127,7 +115,7 @@ fn metrics(sources: &Sources) -> Result<PrometheusMetrics, HttpError> {
         .mask_unmatched_patterns("unknown")
         .buckets(&DURATIONS)
         .build()
-        .map_err(|error| HttpError::Start(error.to_string()))
+        .map_err(|error| HttpError(error.to_string()))
 }
 
 fn headers() -> DefaultHeaders {

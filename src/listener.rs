@@ -8,5 +8,5 @@ mod bind;
 mod workers;
 
 pub use actor::{Listener, Pause, Resume, Standing, Stop};
-pub use bind::{BindError, bind};
+pub use bind::{BindError, bind, shape_clients};
 pub use workers::{Slot, Workers};

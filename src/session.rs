@@ -29,7 +29,7 @@ pub use buffer::BufferStats;
 pub use worker::{WorkerSettings, prepare_worker};
 
 use crate::admission::Gate;
-use crate::config::{Buffers, ForwardQuery, Tcp, Timeouts};
+use crate::config::{Buffers, ForwardQuery, Timeouts};
 use crate::telemetry::{SessionId, Telemetry};
 use crate::upstream::select::Rotation;
 use crate::upstream::{Routes, Target};
@@ -62,8 +62,6 @@ pub struct Shared {
     pub timeouts: Timeouts,
     /// Bytes in hand a direction.
     pub buffers: Buffers,
-    /// Socket buffers.
-    pub tcp: Tcp,
     /// What tells.
     pub telemetry: Telemetry,
     /// Sessions so far.

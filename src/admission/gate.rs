@@ -14,7 +14,8 @@ use crate::telemetry::SessionCell;
 /// Asked by every session. One is made by the app and shared in an `Arc`.
 pub struct Gate {
     rules: RwLock<Rules>,
-    rate_limiter: Addr<RateLimiter>,
+    /// `None` while no rate is limited: then nobody waits for the answer that is always yes.
+    rate_limiter: Option<Addr<RateLimiter>>,
     supervisor: Addr<Supervisor>,
     tally: Tally,
     teller: RefusalTeller,
@@ -35,13 +36,13 @@ impl Rules {
 }
 
 impl Gate {
-    /// `tally` is the one that both actors were given.
+    /// `rate_limiter` where a rate is limited. `tally` is the one that both actors were given.
     ///
     /// # Errors
     /// A glob of a token entry that is none.
     pub fn new(
         security: &Security,
-        rate_limiter: Addr<RateLimiter>,
+        rate_limiter: Option<Addr<RateLimiter>>,
         supervisor: Addr<Supervisor>,
         tally: Tally,
     ) -> Result<Self, super::auth::BadGlob> {
@@ -57,7 +58,9 @@ impl Gate {
     pub async fn admit(&self, cell: Arc<SessionCell>, session: Recipient<Kick>) -> Result<Permit, Refusal> {
         let ip = cell.client.ip();
         self.rules().networks.judge(ip).inspect_err(|refusal| self.tally.count(refusal))?;
-        self.rate_limiter.send(Acquire { ip }).await.unwrap_or_else(|_| Err(self.unavailable()))?;
+        if let Some(rate_limiter) = &self.rate_limiter {
+            rate_limiter.send(Acquire { ip }).await.unwrap_or_else(|_| Err(self.unavailable()))?;
+        }
         self.supervisor.send(Admit { cell, session }).await.unwrap_or_else(|_| Err(self.unavailable()))
     }
 
@@ -143,6 +146,7 @@ mod tests {
 
     struct House {
         gate: Gate,
+        limiter: Addr<RateLimiter>,
         session: Addr<Session>,
         ended: supervisor::Ended,
     }
@@ -154,8 +158,8 @@ mod tests {
             let supervisor = Supervisor::new(limit, tally.clone());
             let ended = supervisor.ended();
             let limiter = RateLimiter::new(rate, tally.clone(), Box::new(|| ())).start();
-            let gate = Gate::new(security, limiter, supervisor.start(), tally).unwrap();
-            Self { gate, session: Session::default().start(), ended }
+            let gate = Gate::new(security, Some(limiter.clone()), supervisor.start(), tally).unwrap();
+            Self { gate, limiter, session: Session::default().start(), ended }
         }
 
         fn of_limits(max_total: u32, max_per_ip: Option<u32>) -> Self {
@@ -229,7 +233,7 @@ mod tests {
         let house = House::new(&security, 10, None, Some(rate));
         assert_eq!(house.refused("192.0.2.1").await, "denied_network");
         assert_eq!(house.refused("192.0.2.1").await, "denied_network");
-        let standing = house.gate.rate_limiter.send(rate_limiter::Snapshot).await.unwrap();
+        let standing = house.limiter.send(rate_limiter::Snapshot).await.unwrap();
         assert_eq!(standing.keys, 0, "a denied network costs no bucket");
         house.gate.configure(&asks_nothing()).unwrap();
         let _permit = house.admit("192.0.2.1").await.unwrap();
@@ -278,7 +282,7 @@ mod tests {
     #[actix::test]
     async fn a_rate_limiter_that_is_gone_lets_nobody_in() {
         let house = House::of_limits(10, None);
-        house.gate.rate_limiter.send(rate_limiter::Stop).await.unwrap();
+        house.limiter.send(rate_limiter::Stop).await.unwrap();
         assert_eq!(house.refused("192.0.2.1").await, "unavailable");
         assert!(house.gate.tally().read().contains(&("unavailable", 1)));
     }

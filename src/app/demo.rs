@@ -23,8 +23,8 @@ use screen::{Rates, Screen};
 
 use super::Relay;
 use crate::config::{self, Config, Env, ListenAddr};
-use crate::http::HttpError;
-use crate::listener;
+
+use crate::listener::BindError;
 use crate::origin::Origin;
 use crate::telemetry::{Telemetry, logging};
 
@@ -95,28 +95,17 @@ async fn show(config: &Config, telemetry: Telemetry, origin: &Origin, clip: Clip
 
 /// Starts the relay; says which option changes an address that cannot be had.
 fn start_relay(config: &Config, telemetry: Telemetry) -> anyhow::Result<Relay> {
-    Relay::start(config, telemetry).map_err(|error| {
-        let taken = match (error.downcast_ref::<listener::BindError>(), error.downcast_ref::<HttpError>()) {
-            (Some(e), _) => Some((e.address, &e.error, "--listen")),
-            (None, Some(HttpError::Bind(e))) => Some((e.address, &e.source, "--http")),
-            _ => None,
-        };
-        match taken {
-            Some((address, reason, option)) => anyhow!("{}", unavailable(address, reason, option)),
-            None => error,
-        }
+    Relay::start(config, telemetry).map_err(|error| match error.downcast_ref::<BindError>() {
+        Some(taken) => anyhow!("{}", unavailable(taken)),
+        None => error,
     })
 }
 
-fn unavailable(address: ListenAddr, reason: &io::Error, option: &str) -> String {
+fn unavailable(taken: &BindError) -> String {
+    let option = if taken.key == "http_addr" { "--http" } else { "--listen" };
+    let (address, reason) = (taken.address, taken.reason());
     // The next one is as good as any; behind the last comes one that needs no privilege.
     let other = ListenAddr { port: address.port.checked_add(1).unwrap_or(1936), host: None };
-    let reason = match reason.kind() {
-        ErrorKind::AddrInUse => "another program has it".to_owned(),
-        ErrorKind::PermissionDenied => "ports below 1024 need a privilege".to_owned(),
-        ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
-        _ => reason.to_string(),
-    };
     format!("cannot listen on {address}: {reason}. {option} takes another address: relay demo {option} {other}")
 }
 
@@ -170,9 +159,9 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_said_with_the_option_that_changes_it() {
-        let taken = listener::bind(addr("127.0.0.1:0")).expect("a free port");
+        let taken = crate::listener::bind("listen_addr", addr("127.0.0.1:0")).expect("a free port");
         let taken = ListenAddr { port: taken.local_addr().expect("bound").port(), ..addr("127.0.0.1:0") };
-        let _held = listener::bind(taken).expect_err("it is taken");
+        let _held = crate::listener::bind("listen_addr", taken).expect_err("it is taken");
         let origin = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
         let said = |listen, http| {
             let config = configuration(listen, http, origin, &token()).expect("it is judged good");

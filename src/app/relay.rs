@@ -59,7 +59,8 @@ impl Relay {
     /// # Errors
     /// An address that cannot be listened on, named; an upstream or a token entry that a checked configuration does not have.
     pub fn start(config: &Config, telemetry: Telemetry) -> anyhow::Result<Self> {
-        let door = bind(config.listen).context("listen_addr")?;
+        let door = bind("listen_addr", config.listen)?;
+        listener::shape_clients(&door, config.tcp, config.timeouts.write).context("tcp")?;
         let address = door.local_addr().context("listen_addr")?;
         let started = (Instant::now(), SystemTime::now());
         telemetry.emit(events::Started { workers: config.workers });
@@ -91,8 +92,8 @@ impl Relay {
         let routes = upstream::routes(config, &targets, vec![address], Breaker::new(breaker.clone()));
         let readiness = Readiness::of(routes.reachability.clone());
         warm(&routes.reachability);
-        let gate =
-            Gate::new(&config.security, rate_limiter.clone(), supervisor.clone(), tally).context("security.auth_tokens")?;
+        let gate = Gate::new(&config.security, config.rate_limit.map(|_| rate_limiter.clone()), supervisor.clone(), tally)
+            .context("security.auth_tokens")?;
         let weights = config.upstreams.iter().map(|u| u.weight);
         let shared = Arc::new(Shared {
             gate,
@@ -102,7 +103,6 @@ impl Relay {
             forward: config.forward_query.clone(),
             timeouts: config.timeouts,
             buffers: config.buffers,
-            tcp: config.tcp,
             telemetry: telemetry.clone(),
             sessions: AtomicU64::new(0),
         });
@@ -125,8 +125,8 @@ impl Relay {
                     started: started.0,
                     started_at: started.1,
                 };
-                let settings = Settings { address: http_address, allowed: config.http_allowed_networks.clone() };
-                let served = http::serve(&settings, sources).context("http_addr")?;
+                let settings = Settings { allowed: config.http_allowed_networks.clone() };
+                let served = http::serve(bind("http_addr", http_address)?, &settings, sources)?;
                 telemetry.emit(events::HttpListening { address: served.address(), open: settings.allowed.is_empty() });
                 Some(served)
             }

@@ -1,28 +1,29 @@
 //! What is looked at while bytes pass: the client's commands, and the upstream's.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Shared;
+use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
+use super::report;
 use crate::admission::Refusal;
-use crate::protocol::name::{Action, Names, StreamName};
+use crate::protocol::name::{Action, StreamName};
 use crate::protocol::rtmp::amf0::Value;
 use crate::protocol::rtmp::command::{Command, kind};
 use crate::protocol::rtmp::joiner::{Filter, StreamIds, Verdict};
 use crate::protocol::rtmp::replay::Renamer;
 use crate::protocol::rtmp::server::judge_window;
 use crate::protocol::rtmp::tracker::Header;
-use crate::telemetry::{SessionCell, events};
 use crate::upstream::Target;
 
 /// Judges the client's commands: renames streams, and lets nobody publish or play a second stream that its token does not
 /// open.
 pub(super) struct ClientFilter {
-    shared: Arc<Shared>,
-    cell: Arc<SessionCell>,
+    place: Rc<Place>,
     target: Arc<Target>,
     renamer: Renamer,
-    names: Names,
+    /// The app at the upstream: another one needs another connect.
+    upstream_app: Vec<u8>,
     stream_ids: StreamIds,
     /// As the client sent them with connect.
     app: Vec<u8>,
@@ -33,14 +34,14 @@ pub(super) struct ClientFilter {
 
 impl ClientFilter {
     pub(super) fn new(
-        (shared, cell): (Arc<Shared>, Arc<SessionCell>),
+        place: Rc<Place>,
         target: Arc<Target>,
         renamer: Renamer,
-        names: Names,
+        upstream_app: Vec<u8>,
         stream_ids: StreamIds,
         (app, tokens): (Vec<u8>, Vec<Vec<u8>>),
     ) -> Self {
-        Self { shared, cell, target, renamer, names, stream_ids, app, tokens, ended: None }
+        Self { place, target, renamer, upstream_app, stream_ids, app, tokens, ended: None }
     }
 
     /// Why [`Verdict::End`] was given.
@@ -59,9 +60,13 @@ impl ClientFilter {
     fn again(&mut self, action: Action, command: &mut Command) -> Result<(), String> {
         let stream = command.stream_name().ok_or("no stream name was given")?.to_vec();
         let mut name = StreamName::parse(&self.app, &stream).map_err(|e| e.to_string())?;
-        self.shared.gate.authenticate(action, &mut name, &self.tokens).map_err(|refusal| self.unauthorised(action, &refusal))?;
-        let names = self.target.address(&name, &self.shared.forward).map_err(|e| e.to_string())?;
-        if names.app != self.names.app {
+        self.place
+            .shared
+            .gate
+            .authenticate(action, &mut name, &self.tokens)
+            .map_err(|refusal| self.unauthorised(action, &refusal))?;
+        let names = self.target.address(&name, &self.place.shared.forward).map_err(|e| e.to_string())?;
+        if names.app != self.upstream_app {
             return Err("the stream belongs to another app of the upstream: connect anew".to_owned());
         }
         self.renamer.also(stream, names.stream);
@@ -71,8 +76,7 @@ impl ClientFilter {
 
     fn unauthorised(&self, action: Action, refusal: &Refusal) -> String {
         let text = refusal.to_string();
-        let (session, client) = (self.cell.id, self.cell.client);
-        self.shared.telemetry.emit(events::AuthFailed { session, client, action: action.as_str(), text: &text });
+        report::unauthorised(&self.place, action, &text);
         text
     }
 

@@ -15,7 +15,6 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -23,11 +22,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::buffer::Buffer;
-use super::seat::{Direction, Seat};
+use super::life::Place;
+use super::seat::Direction;
 use super::sockopt::set_receive_low_water;
-use super::worker::Worker;
 use crate::protocol::rtmp::joiner::{Filter, JoinError, Joiner, Outgoing};
-use crate::telemetry::{Count, SessionCell, Traffic};
+use crate::telemetry::{Count, Traffic};
 
 /// Longest header that may be left over, bytes: 3 basic, 11 message, 4 extended timestamp.
 const MAX_HEADER: usize = 18;
@@ -51,9 +50,7 @@ pub(super) struct Ends<'a> {
     pub(super) source: &'a mut TcpStream,
     pub(super) sink: &'a mut TcpStream,
     pub(super) filter: &'a mut dyn Filter,
-    pub(super) seat: &'a Rc<Seat>,
-    pub(super) worker: &'a Worker,
-    pub(super) cell: &'a SessionCell,
+    pub(super) place: &'a Place,
     pub(super) traffic: &'a Traffic,
     /// The worker's bytes of this direction.
     pub(super) total: &'a Count,
@@ -159,7 +156,7 @@ impl Flow {
 
     /// Passes bytes on until nothing more can be done now. Ready with `Ok` once the source has ended and all of it has left.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<Result<(), FlowError>> {
-        if ends.seat.take_expired(self.direction) {
+        if ends.place.seat.take_expired(self.direction) {
             self.expired = true;
             if !self.differs && self.leave < self.scanned {
                 self.leave = self.scanned;
@@ -172,6 +169,8 @@ impl Flow {
                 return Poll::Ready(Err(e.into()));
             }
             if self.eof {
+                self.buffer = None;
+                (self.start, self.leave, self.scanned, self.end) = (0, 0, 0, 0);
                 return Poll::Ready(Ok(()));
             }
             match self.poll_read(cx, ends) {
@@ -186,7 +185,7 @@ impl Flow {
     pub(super) fn poll_leave(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<io::Result<()>> {
         while let Some(piece) = piece(&self.buffer, self.start, self.leave, &self.patched[self.patched_sent..]) {
             let result = Pin::new(&mut *ends.sink).poll_write(cx, piece);
-            ends.seat.set_blocked(self.direction, result.is_pending(), Instant::now);
+            ends.place.seat.set_blocked(self.direction, result.is_pending(), Instant::now);
             let sent = ready!(result)?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -224,8 +223,8 @@ impl Flow {
                 self.end += read;
                 ends.traffic.reads.add(1);
                 let now = Instant::now();
-                ends.seat.touch(self.direction, now);
-                ends.cell.touch(now);
+                ends.place.seat.touch(self.direction, now);
+                ends.place.cell.touch(now);
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
@@ -238,16 +237,16 @@ impl Flow {
 
     /// Asks the kernel to wake us when the message in progress is whole, and the wheel to wake us if that takes too long.
     fn set_mark(&mut self, ends: &mut Ends<'_>) -> io::Result<()> {
-        let missing = if ends.worker.wheel.holds() && !self.expired { self.joiner.missing() } else { 0 };
+        let missing = if ends.place.worker.wheel.holds() && !self.expired { self.joiner.missing() } else { 0 };
         let mark = u32::try_from(missing).unwrap_or(u32::MAX).clamp(1, self.max_mark);
         if mark != self.mark {
             set_receive_low_water(ends.source.as_fd(), mark)?;
             self.mark = mark;
         }
         if mark > 1 || self.leave < self.scanned {
-            ends.worker.wheel.hold(ends.seat, self.direction, Instant::now());
+            ends.place.worker.wheel.hold(&ends.place.seat, self.direction, Instant::now());
         } else {
-            ends.seat.release(self.direction);
+            ends.place.seat.release(self.direction);
         }
         Ok(())
     }
@@ -255,7 +254,7 @@ impl Flow {
     /// Makes sure of a buffer with room for what the message in progress lacks.
     fn make_room(&mut self, ends: &Ends<'_>) {
         let buffer = self.buffer.get_or_insert_with(|| {
-            let mut buffer = ends.worker.pool.lend();
+            let mut buffer = ends.place.worker.pool.lend();
             buffer[..self.stashed].copy_from_slice(&self.stash[..self.stashed]);
             self.end = self.stashed;
             (self.start, self.leave, self.scanned, self.stashed) = (0, 0, 0, 0);
@@ -327,11 +326,11 @@ impl Flow {
         let missing = usize::try_from(self.joiner.missing()).unwrap_or(usize::MAX);
         self.expired
             || !self.drained
-            || !ends.worker.wheel.holds()
+            || !ends.place.worker.wheel.holds()
             || self.failure.is_some()
             || held.saturating_add(missing).saturating_add(MAX_HEADER) > self.capacity
             || missing > self.max_mark as usize
-            || !ends.worker.pool.stats().may_hold()
+            || !ends.place.worker.pool.stats().may_hold()
     }
 }
 

@@ -7,10 +7,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use actix::Recipient;
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
+use super::Shared;
 use super::client::Client;
 use super::filter::{ClientFilter, UpstreamFilter};
 use super::flow::Flow;
@@ -20,7 +21,6 @@ use super::relay::Relay;
 use super::report;
 use super::seat::{Direction, Patience, Seat};
 use super::worker::Worker;
-use super::{Accepted, Shared};
 use crate::admission::supervisor::Kick;
 use crate::admission::{AuthError, Granted, Permit, Refusal};
 use crate::protocol::name::{Action, NameError, Names, StreamName};
@@ -33,41 +33,38 @@ use crate::upstream::{CircuitPermit, Connected, Link, Seek, SeekError, Target};
 /// Most that a low-water mark asks for, bytes; below half of the smallest usual receive buffer.
 const MAX_MARK: u32 = 48 * 1024;
 
-/// One session's surroundings.
-#[derive(Clone)]
+/// One session's surroundings, shared by all that belongs to it and freed with the last of that.
 pub(super) struct Place {
     pub(super) shared: Arc<Shared>,
     pub(super) cell: Arc<SessionCell>,
     pub(super) seat: Rc<Seat>,
     pub(super) worker: Rc<Worker>,
+    /// The place under the hard cap and on the worker.
+    pub(super) _slot: Box<dyn Send>,
 }
 
-/// Runs the session. The cold part is boxed, so that a relaying session does not carry it.
-pub(super) async fn live(place: Place, accepted: Accepted, kick: Recipient<Kick>) -> Outcome {
-    let Accepted { stream, at, slot, .. } = accepted;
-    let prepared = Box::pin(prepare(place.clone(), stream, at, kick)).await;
-    let outcome = match prepared {
-        Ok((relay, permit)) => {
-            let outcome = relay.run().await;
-            drop(permit);
-            Outcome { relayed: true, ..outcome }
-        }
+/// A session that begins. Boxed as one, so that the future of a relaying session carries none of it.
+pub(super) struct Arrival {
+    pub(super) place: Rc<Place>,
+    pub(super) stream: std::net::TcpStream,
+    pub(super) at: Instant,
+    pub(super) kick: Recipient<Kick>,
+}
+
+/// Runs the session. The cold part is boxed, and freed before bytes pass.
+pub(super) async fn live(arrival: Box<Arrival>) -> Outcome {
+    let prepared = Box::pin(prepare(arrival)).await;
+    match prepared {
+        Ok(relay) => Outcome { relayed: true, ..relay.run().await },
         Err(outcome) => outcome,
-    };
-    drop(slot);
-    outcome
+    }
 }
 
 /// Everything up to the switch.
-async fn prepare(
-    place: Place,
-    stream: std::net::TcpStream,
-    at: Instant,
-    kick: Recipient<Kick>,
-) -> Result<(Box<Relay>, Permit), Outcome> {
+async fn prepare(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
+    let Arrival { place, stream, at, kick } = *arrival;
     let failed = |e: std::io::Error| Outcome::new(Side::Relay, "socket", Status::Error).because(e);
     let mut client = Client::new(TcpStream::from_std(stream).map_err(failed)?);
-    set_client_options(&client.stream, &place.shared);
     let admitted = place.shared.gate.admit(Arc::clone(&place.cell), kick).await;
     let permit = match admitted {
         Ok(permit) => permit,
@@ -109,7 +106,7 @@ async fn prepare(
         outcome = client.leaves() => return Err(outcome),
     };
     match found {
-        Ok(found) => Ok((switch(place, client, *request, wish, found).await?, permit)),
+        Ok(found) => switch(place, client, *request, found, permit).await,
         Err((told, outcome)) => {
             let (code, text) = told.unwrap_or_else(|| {
                 (super::relay::refusal_code(request.action).to_owned(), super::relay::told(outcome.reason).to_owned())
@@ -118,20 +115,6 @@ async fn prepare(
             Err(outcome)
         }
     }
-}
-
-fn set_client_options(stream: &TcpStream, shared: &Shared) {
-    let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new()
-        .with_time(std::time::Duration::from_secs(30))
-        .with_interval(std::time::Duration::from_secs(10))
-        .with_retries(4);
-    // An option that cannot be set makes a session slower or deader, not wrong.
-    let _ = stream.set_nodelay(true);
-    let _ = socket.set_tcp_keepalive(&keepalive);
-    let _ = socket.set_tcp_user_timeout(Some(shared.timeouts.write));
-    let _ = shared.tcp.recv_buffer.map(|size| socket.set_recv_buffer_size(size));
-    let _ = shared.tcp.send_buffer.map(|size| socket.set_send_buffer_size(size));
 }
 
 async fn turn_away(place: &Place, mut client: Client, refusal: Refusal) -> Outcome {
@@ -270,7 +253,13 @@ fn unaddressable(place: &Place, request: &Request, wish: &Wish, text: &str) -> N
 }
 
 /// Lets the client hear what the upstream said, and joins the two chunk streams.
-async fn switch(place: Place, mut client: Client, request: Request, wish: Wish, found: Found) -> Result<Box<Relay>, Outcome> {
+async fn switch(
+    place: Rc<Place>,
+    mut client: Client,
+    request: Request,
+    found: Found,
+    permit: Permit,
+) -> Result<Box<Relay>, Outcome> {
     let Found { target, connected, introduction, renamer, names } = found;
     let Introduction { forward, parts, .. } = *introduction;
     client.take_early();
@@ -300,22 +289,14 @@ async fn switch(place: Place, mut client: Client, request: Request, wish: Wish, 
         seen: server.writer.into_seen(),
         stream_ids: StreamIds { from: stream_ids.to, to: stream_ids.from },
     });
-    let shared = Arc::clone(&place.shared);
-    let mut client_filter = ClientFilter::new(
-        (shared, Arc::clone(&place.cell)),
-        target,
-        renamer,
-        names,
-        stream_ids,
-        (wish_app(&request, &wish), request.tokens),
-    );
+    let mut client_filter =
+        ClientFilter::new(Rc::clone(&place), target, renamer, names.app, stream_ids, (request.app, request.tokens));
     let mut upstream_filter = UpstreamFilter { reconnect_asked: false };
     let mut up = Flow::new(Direction::Up, up, place.shared.buffers.read, max_mark(&client));
     up.feed(&server.rest, &mut client_filter);
     let mut down = Flow::new(Direction::Down, down, place.shared.buffers.write, max_mark(&connected.stream));
     down.feed(&parts.rest, &mut upstream_filter);
     place.seat.start_watch(patience(&place.shared, request.action), Instant::now());
-    let Place { cell, seat, worker, .. } = place;
     Ok(Box::new(Relay {
         action: request.action,
         client_stream_id: stream_ids.from,
@@ -326,15 +307,9 @@ async fn switch(place: Place, mut client: Client, request: Request, wish: Wish, 
         down,
         client_filter,
         upstream_filter,
-        seat,
-        worker,
-        cell,
+        place,
+        _permit: permit,
     }))
-}
-
-/// The app as the client sent it: where it was the token, a later publish is authorised by it again.
-fn wish_app(request: &Request, _: &Wish) -> Vec<u8> {
-    request.app.clone()
 }
 
 fn patience(shared: &Shared, action: Action) -> Patience {

@@ -4,7 +4,6 @@ use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,14 +14,15 @@ use tokio::time::timeout;
 
 use super::filter::{ClientFilter, UpstreamFilter};
 use super::flow::{Ends, Flow, FlowError};
+use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
-use super::seat::{Direction, Seat};
-use super::worker::Worker;
+use super::seat::Direction;
+use crate::admission::Permit;
 use crate::protocol::name::Action;
 use crate::protocol::rtmp::amf0::Value;
 use crate::protocol::rtmp::command::{self, Command, event, kind};
 use crate::protocol::rtmp::joiner::{JoinError, OWN_CSID};
-use crate::telemetry::{SessionCell, State};
+use crate::telemetry::State;
 
 /// How long the other side may take to end once one has.
 const LINGER: Duration = Duration::from_secs(5);
@@ -55,23 +55,23 @@ pub(super) struct Relay {
     pub(super) down: Flow,
     pub(super) client_filter: ClientFilter,
     pub(super) upstream_filter: UpstreamFilter,
-    pub(super) seat: Rc<Seat>,
-    pub(super) worker: Rc<Worker>,
-    pub(super) cell: Arc<SessionCell>,
+    pub(super) place: Rc<Place>,
+    /// The client's place among the connections.
+    pub(super) _permit: Permit,
 }
 
 impl Relay {
     /// Passes bytes until one side ends, then ends the other in its own terms.
     pub(super) async fn run(mut self: Box<Self>) -> Outcome {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
-        self.cell.set_state(State::Closing);
-        self.seat.stop_watch();
+        self.place.cell.set_state(State::Closing);
+        self.place.seat.stop_watch();
         // The rest is rare and short-lived: boxed, so that it costs the relay phase nothing.
         Box::pin(self.close(end)).await
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        if let Poll::Ready(outcome) = self.seat.poll_ended(cx) {
+        if let Poll::Ready(outcome) = self.place.seat.poll_ended(cx) {
             return Poll::Ready(End::Told(outcome));
         }
         let end = match self.poll_up(cx) {
@@ -93,11 +93,9 @@ impl Relay {
             source: &mut self.client,
             sink: &mut self.upstream,
             filter: &mut self.client_filter,
-            seat: &self.seat,
-            worker: &self.worker,
-            cell: &self.cell,
-            traffic: &self.cell.to_upstream,
-            total: &self.worker.traffic.to_upstream,
+            place: &self.place,
+            traffic: &self.place.cell.to_upstream,
+            total: &self.place.worker.traffic.to_upstream,
         };
         self.up.poll(cx, &mut ends)
     }
@@ -107,11 +105,9 @@ impl Relay {
             source: &mut self.upstream,
             sink: &mut self.client,
             filter: &mut self.upstream_filter,
-            seat: &self.seat,
-            worker: &self.worker,
-            cell: &self.cell,
-            traffic: &self.cell.to_client,
-            total: &self.worker.traffic.to_client,
+            place: &self.place,
+            traffic: &self.place.cell.to_client,
+            total: &self.place.worker.traffic.to_client,
         };
         self.down.poll(cx, &mut ends)
     }
@@ -158,7 +154,7 @@ impl Relay {
         match error {
             FlowError::Write(e) => e.kind() == io::ErrorKind::TimedOut,
             // The same news, when reading hears it first.
-            FlowError::Read(e) => e.kind() == io::ErrorKind::TimedOut && self.seat.is_blocked(towards),
+            FlowError::Read(e) => e.kind() == io::ErrorKind::TimedOut && self.place.seat.is_blocked(towards),
             FlowError::Join(_) => false,
         }
     }
@@ -231,13 +227,10 @@ impl Relay {
         } else {
             (&mut self.down, &mut self.upstream, &mut self.client)
         };
-        let (traffic, total) = if up {
-            (&self.cell.to_upstream, &self.worker.traffic.to_upstream)
-        } else {
-            (&self.cell.to_client, &self.worker.traffic.to_client)
-        };
-        let (seat, worker, cell) = (&self.seat, &*self.worker, &*self.cell);
-        flow.poll_leave(cx, &mut Ends { source, sink, filter: &mut self.client_filter, seat, worker, cell, traffic, total })
+        let place = &self.place;
+        let (cell, all) = (&place.cell, &place.worker.traffic);
+        let (traffic, total) = if up { (&cell.to_upstream, &all.to_upstream) } else { (&cell.to_client, &all.to_client) };
+        flow.poll_leave(cx, &mut Ends { source, sink, filter: &mut self.client_filter, place, traffic, total })
     }
 }
 
