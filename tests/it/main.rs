@@ -5,6 +5,7 @@
 //! Rules: port 0 always. Wait by deadline loops, never by sleep. A test fails when the behaviour breaks. What the relay passed on
 //! is judged by `parser`, which shares no line with the relay's own `protocol`.
 
+mod actors;
 mod amf;
 mod client;
 mod ear;
