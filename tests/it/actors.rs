@@ -60,8 +60,9 @@ fn a_panic_in_a_control_actor_loses_no_frame_and_is_counted_and_the_actor_goes_o
 #[test]
 fn a_control_actor_that_ends_takes_its_field_of_status_with_it_and_nothing_else() {
     let origin = Origin::willing();
-    let stops: [(&str, fn(&Relay)); 3] = [
+    let stops: [(&str, fn(&Relay)); 4] = [
         ("rate_limit", |relay| ask(&relay.actors.rate_limiter, rate_limiter::Stop).expect("it lived")),
+        ("circuit_breaker", |relay| ask(&relay.actors.breaker, breaker::Stop).expect("it lived")),
         ("traffic", |relay| ask(&relay.actors.collector, collector::Stop).expect("it lived")),
         ("connections", |relay| ask(&relay.actors.supervisor, supervisor::Stop).expect("it lived")),
     ];
@@ -84,7 +85,8 @@ fn a_control_actor_that_ends_takes_its_field_of_status_with_it_and_nothing_else(
         // Who comes now is not let in where nobody can judge it.
         let (code, text) = Client::asking_to_publish(&relay, "live", "late").told();
         match field {
-            "traffic" => assert_eq!(code, "NetStream.Publish.Start"),
+            // Streams matter more than the breaker.
+            "traffic" | "circuit_breaker" => assert_eq!(code, "NetStream.Publish.Start"),
             _ => assert_eq!(text, "the relay cannot decide on this connection now"),
         }
     }
