@@ -60,7 +60,8 @@ fn a_panic_in_a_control_actor_loses_no_frame_and_is_counted_and_the_actor_goes_o
 #[test]
 fn a_control_actor_that_ends_takes_its_field_of_status_with_it_and_nothing_else() {
     let origin = Origin::willing();
-    let stops: [(&str, fn(&Relay)); 4] = [
+    type Stop = fn(&Relay);
+    let stops: [(&str, Stop); 4] = [
         ("rate_limit", |relay| ask(&relay.actors.rate_limiter, rate_limiter::Stop).expect("it lived")),
         ("circuit_breaker", |relay| ask(&relay.actors.breaker, breaker::Stop).expect("it lived")),
         ("traffic", |relay| ask(&relay.actors.collector, collector::Stop).expect("it lived")),

@@ -22,7 +22,8 @@ fn ending(signal: Signal, timeout: &str) -> (Process, Origin, Client, Client) {
     let player = Client::playing(&relay, "live", "other");
     assert_eq!(relay.get("/ready").expect("/ready answers").0, 200);
     relay.signal(signal);
-    wait_until("the door is closed", || TcpStream::connect(relay.address).is_err());
+    wait_until("the door is closed", || relay.status()["listener"]["accepting"] == false);
+    assert!(TcpStream::connect(relay.address).is_err());
     (relay, origin, publisher, player)
 }
 
