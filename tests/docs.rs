@@ -1,4 +1,4 @@
-//! Documents that must not drift from the code: the example configuration and the page of keys.
+//! Documents that must not drift from the code: the example configuration, the pages, and the links between them.
 
 use std::collections::BTreeSet;
 
@@ -103,4 +103,226 @@ fn the_configurations_on_the_page_load() {
     let blocks: Vec<&str> = PAGE.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(blocks.len() >= 2);
     blocks.iter().for_each(|block| drop(load(block)));
+}
+
+const README: &str = include_str!("../README.md");
+const METRICS: &str = include_str!("../docs/METRICS.md");
+const ENDINGS: &str = include_str!("../docs/ENDINGS.md");
+const ARCHITECTURE: &str = include_str!("../docs/ARCHITECTURE.md");
+
+/// The text between a heading and the next one of the same or a higher level.
+fn chapter<'a>(page: &'a str, heading: &str) -> &'a str {
+    let start = page.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("there is no {heading:?}")) + heading.len() + 2;
+    let level = heading.bytes().take_while(|&byte| byte == b'#').count();
+    let text = &page[start..];
+    let ends = (1..=level).filter_map(|level| text.find(&format!("\n{} ", "#".repeat(level))));
+    &text[..ends.min().unwrap_or(text.len())]
+}
+
+/// The cells of every row of a table whose first cell is code; the row of headings left out.
+fn rows(text: &str) -> Vec<Vec<&str>> {
+    let lines = text.lines().zip(text.lines().skip(1).chain([""]));
+    let lines = lines.filter(|(line, next)| line.starts_with("| `") && !next.starts_with("|---")).map(|(line, _)| line);
+    lines.map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+/// Every word in backticks.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+fn same_words<'a>(written: impl IntoIterator<Item = &'a str>, known: impl IntoIterator<Item = &'a str>, what: &str) {
+    let (written, known): (BTreeSet<_>, BTreeSet<_>) = (written.into_iter().collect(), known.into_iter().collect());
+    assert!(!known.is_empty(), "no {what} are known");
+    let (missing, strange): (Vec<_>, Vec<_>) = (known.difference(&written).collect(), written.difference(&known).collect());
+    assert!(missing.is_empty() && strange.is_empty(), "{what}: missing {missing:?}, not in the code {strange:?}");
+}
+
+#[test]
+fn the_configurations_of_the_readme_load_without_a_warning() {
+    let blocks: Vec<&str> = README.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 3);
+    for block in blocks {
+        let loaded = config::parse(block, &Env::empty(), &relay::app::judge_upstream);
+        let loaded = loaded.unwrap_or_else(|problems| panic!("{block}\n{problems}"));
+        assert!(loaded.warnings.is_empty(), "{block}\n{:?}", loaded.warnings);
+    }
+}
+
+#[test]
+fn every_key_stands_in_the_readme_with_its_default() {
+    let row = |key: &Key| {
+        let default = key.default.as_ref().map_or("-".into(), |default| format!("`{default}`"));
+        format!("| `{}` | {default} | {} |", key.path, key.description)
+    };
+    let known: BTreeSet<String> = config::keys().iter().map(row).collect();
+    let written: Vec<_> = chapter(README, "## Configuration").lines().filter(|line| line.starts_with("| `")).collect();
+    let missing: Vec<_> = known.iter().filter(|row| !written.contains(&row.as_str())).map(String::as_str).collect();
+    assert!(missing.is_empty(), "README.md lacks:\n{}", missing.join("\n"));
+    assert_eq!(written.len(), known.len(), "README.md names a key that is none, or one twice");
+}
+
+#[test]
+fn upstream_urls_do_what_the_readme_says() {
+    use relay::config::ForwardQuery;
+    use relay::protocol::name::StreamName;
+    use relay::upstream::{Target, TargetId};
+
+    let rows = rows(chapter(README, "## Where streams go").split("\n### ").next().unwrap_or_default());
+    assert!(rows.len() >= 6);
+    for row in rows {
+        let [url, app, stream] = row.iter().map(|cell| cell.trim_matches('`')).collect::<Vec<_>>()[..] else { panic!("{row:?}") };
+        let target = Target::parse(TargetId(0), url).unwrap_or_else(|error| panic!("{url}: {error}"));
+        // The token is out by then.
+        let name = StreamName::parse(b"studio", b"cam?user=7").expect("a name");
+        let names = target.address(&name, &ForwardQuery::All).unwrap_or_else(|error| panic!("{url}: {error}"));
+        let got = (String::from_utf8_lossy(&names.app), String::from_utf8_lossy(&names.stream));
+        assert_eq!((got.0.as_ref(), got.1.as_ref()), (app, stream), "{url}");
+    }
+}
+
+#[test]
+fn the_guard_says_what_the_readme_says_it_says() {
+    let text = relay::app::judge_upstream("rtmp://127.0.0.1:1936/live", &[]).expect_err("loopback");
+    assert!(README.contains(&format!("error: UPSTREAM: {text}\n")), "{text}");
+}
+
+#[test]
+fn every_metric_stands_in_the_readme() {
+    let name = |row: &Vec<&'static str>| row[0].trim_matches('`').split('{').next().unwrap_or_default();
+    let described = METRICS.split("\n## ").next().unwrap_or_default();
+    let (written, known) = (rows(chapter(README, "## Metrics")), rows(described));
+    same_words(written.iter().map(name), known.iter().map(name), "metrics");
+}
+
+#[test]
+fn every_event_stands_in_the_readme() {
+    let mut sources = String::new();
+    let directories = ["src/telemetry/events", "src/telemetry", "src/http"];
+    for entry in directories.iter().flat_map(|dir| std::fs::read_dir(dir).expect("a directory of the project")) {
+        let path = entry.expect("it can be listed").path();
+        if path.is_file() && !path.ends_with("tests.rs") {
+            let text = std::fs::read_to_string(&path).expect("a source is text");
+            sources += text.split("#[cfg(test)]").next().unwrap_or_default();
+        }
+    }
+    let events = sources.split("event = \"").skip(1).filter_map(|rest| rest.split('"').next());
+    let table = rows(chapter(README, "## Logs"));
+    same_words(table.iter().flat_map(|row| code(row[0])), events, "events");
+}
+
+#[test]
+fn every_refusal_stands_in_the_readme_with_its_sentence() {
+    use relay::admission::{AuthError, IpKey, Refusal};
+    use relay::protocol::name::Action;
+    use std::time::Duration;
+
+    let text = chapter(README, "### A client is rejected");
+    let known = relay::telemetry::labels::REJECTIONS;
+    same_words(rows(text).iter().flat_map(|row| code(row[0])), known, "reasons of refusals");
+    let auth =
+        [AuthError::Missing, AuthError::Unknown, AuthError::Action(Action::Publish), AuthError::Stream, AuthError::InPlaceOfApp];
+    let key = IpKey::of([192, 0, 2, 1].into());
+    let others = [
+        Refusal::DeniedNetwork,
+        Refusal::NetworkNotAllowed,
+        Refusal::RateLimit { retry_after: Duration::from_secs(2) },
+        Refusal::MaxTotal { held: 1000 },
+        Refusal::MaxPerIp { key, held: 2, hint: false },
+        Refusal::Draining,
+        Refusal::Unavailable,
+    ];
+    for refusal in auth.map(Refusal::Auth).iter().chain(&others) {
+        assert!(text.contains(&refusal.to_string()), "the README does not say: {refusal}");
+    }
+}
+
+#[test]
+fn every_way_to_fail_at_an_upstream_stands_in_the_readme() {
+    let text = chapter(README, "### The upstream is down");
+    let words: BTreeSet<&str> = code(text).collect();
+    // Counted by their own events, which have a line of their own in the text.
+    let by_event = [("refused", "upstream_refused"), ("lost", "upstream_lost")];
+    for kind in relay::telemetry::labels::ERROR_TYPES {
+        let event = by_event.iter().find(|(word, _)| *word == kind).map(|(_, event)| *event);
+        assert!(words.contains(kind) || event.is_some_and(|event| words.contains(event)), "{kind} is not explained");
+    }
+}
+
+#[test]
+fn every_end_of_a_session_is_explained() {
+    for (side, reasons) in relay::telemetry::labels::ENDINGS {
+        let table = rows(chapter(ENDINGS, &format!("## Ended by the {}", side.as_str())));
+        same_words(table.iter().map(|row| row[0].trim_matches('`')), reasons.iter().copied(), "reasons of endings");
+    }
+}
+
+#[test]
+fn every_path_of_http_stands_in_the_readme() {
+    let source = include_str!("../src/http.rs");
+    let list = source.split("PATHS: [&str;").nth(1).and_then(|rest| rest.split(';').next()).expect("src/http.rs lists its paths");
+    let known = list.split('"').skip(1).step_by(2);
+    let table = rows(chapter(README, "## Endpoints"));
+    same_words(table.iter().map(|row| row[0].trim_matches('`')), known, "paths");
+}
+
+#[test]
+fn the_limits_of_the_architecture_page_are_those_of_the_code() {
+    let table = rows_of_limits();
+    assert!(table.len() > 20);
+    for (value, name, file) in table {
+        let source = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let constant = source
+            .lines()
+            .find(|line| line.contains(&format!("const {name}:")))
+            .unwrap_or_else(|| panic!("{file} has no {name}"));
+        assert!(constant.ends_with(&format!(" = {value};")), "{file}: {constant}; the page says {value}");
+    }
+}
+
+/// (value, constant, file) of each row.
+fn rows_of_limits() -> Vec<(&'static str, &'static str, &'static str)> {
+    let lines = chapter(ARCHITECTURE, "## Limits").lines().filter(|line| line.contains("` in `"));
+    let limit = |line: &'static str| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let place: Vec<&str> = code(cells[2]).collect();
+        (cells[1].trim_matches('`'), place[0], place[1])
+    };
+    lines.map(limit).collect()
+}
+
+/// A heading's anchor, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let plain = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = plain.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// Headings outside blocks of code.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let outside = page.split("```").step_by(2);
+    outside.flat_map(str::lines).filter(|line| line.starts_with('#')).map(anchor).collect()
+}
+
+#[test]
+fn every_link_within_the_project_leads_somewhere() {
+    let mut pages: Vec<std::path::PathBuf> = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(Into::into).into();
+    let docs = std::fs::read_dir("docs").expect("docs/").map(|entry| entry.expect("it can be listed").path());
+    pages.extend(docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    let mut followed = 0;
+    for page in &pages {
+        let text = std::fs::read_to_string(page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://")) {
+            let (file, fragment) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap_or("".as_ref()).join(file) };
+            assert!(target.exists(), "{}: {link} leads nowhere", page.display());
+            if !fragment.is_empty() {
+                let there = std::fs::read_to_string(&target).expect("a page is text");
+                assert!(anchors(&there).contains(fragment), "{}: {link}: there is no such heading", page.display());
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed > 30, "only {followed} links were found");
 }

@@ -94,7 +94,7 @@ const CLIENT_ENDS: [&str; 27] = [
     "too_much_partial",
 ];
 
-const UPSTREAM_ENDS: [&str; 16] = [
+const UPSTREAM_ENDS: [&str; 14] = [
     // While it relayed.
     "upstream_closed",
     "upstream_reset",
@@ -108,17 +108,17 @@ const UPSTREAM_ENDS: [&str; 16] = [
     "connect_other",
     "dial_queue",
     "local",
-    "guard",
-    "self",
     "retry_attempts",
     "retry_timeout",
     "circuit_open",
 ];
 
-const RELAY_ENDS: [&str; 16] = [
+const RELAY_ENDS: [&str; 18] = [
     "shutdown",
     "panic",
     "socket",
+    "guard",
+    "self",
     "refused",
     "bad_name",
     "second_publish_refused",
