@@ -25,6 +25,12 @@ use crate::upstream;
 /// # Errors
 /// What keeps it from starting, and the death of the Supervisor.
 pub fn run(loaded: Loaded) -> anyhow::Result<()> {
+    run_with(loaded, |_| ())
+}
+
+/// As [`run`]; `started` is called with the relay once it runs. For tests, which break one of its actors.
+#[doc(hidden)]
+pub fn run_with(loaded: Loaded, started: impl FnOnce(&Relay)) -> anyhow::Result<()> {
     let Loaded { mut config, warnings, .. } = loaded;
     let telemetry = Telemetry::new(&config.log);
     let log = logging::init(&config.log, &telemetry).context("log.output")?;
@@ -32,16 +38,17 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         telemetry.emit(events::ConfigWarning { path: &warning.at, text: &warning.text });
     }
     raise_descriptor_limit(&mut config, &telemetry)?;
-    let result = actix_rt::System::new().block_on(serve(&config, telemetry.clone(), &log));
+    let result = actix_rt::System::new().block_on(serve(&config, telemetry.clone(), &log, started));
     telemetry.emit(events::Stopped { code: i32::from(result.is_err()) });
     result
 }
 
-async fn serve(config: &Config, telemetry: Telemetry, log: &LogGuard) -> anyhow::Result<()> {
+async fn serve(config: &Config, telemetry: Telemetry, log: &LogGuard, started: impl FnOnce(&Relay)) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let relay = Relay::start(config, telemetry)?;
+    started(&relay);
     let failed = loop {
         tokio::select! {
             _ = terminate.recv() => break None,

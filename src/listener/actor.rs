@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
+use socket2::SockRef;
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -131,6 +132,8 @@ impl Door {
         let Some((worker, slot)) = self.workers.place(self.cap) else {
             self.shared.gate.tally().count(&Refusal::HardCap);
             let reason = Refusal::HardCap.reason();
+            // With a reset nothing of it stays in the kernel, and the peer knows at once.
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             return self.shared.telemetry.emit(events::SocketRefused { client: peer, reason });
         };
         if stream.set_nonblocking(true).is_ok() {

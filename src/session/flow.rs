@@ -299,6 +299,10 @@ impl Flow {
         self.media = self.joiner.media();
         let whole = self.scanned + out.whole;
         let pass = self.scanned + out.pass;
+        if out.whole > 0 {
+            // A message that began behind one that is whole now has a deadline of its own.
+            ends.place.seat.release(self.direction);
+        }
         let taken = *result.as_ref().unwrap_or(&out.pass);
         self.failure = result.err();
         self.scanned += taken;

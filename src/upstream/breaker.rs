@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, Addr, Context, Handler, Message, MessageResult, Recipient};
+use actix::{Actor, ActorContext, Addr, Context, Handler, Message, MessageResult, Recipient};
 
 use super::circuit::{NotNow, Report, Ticket, Why};
 use super::circuits::{Change, Circuits, TargetView};
@@ -184,6 +184,12 @@ pub struct Configure {
 #[rtype(result = "()")]
 pub struct Panic;
 
+/// Ends the actor, for tests.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Stop;
+
 impl Handler<Permit> for UpstreamBreaker {
     type Result = Result<CircuitPermit, NotNow>;
 
@@ -249,6 +255,14 @@ impl Handler<Panic> for UpstreamBreaker {
     #[expect(clippy::panic, reason = "that is what the message asks for")]
     fn handle(&mut self, _: Panic, _: &mut Self::Context) {
         self.core(|_| panic!("injected by a test"));
+    }
+}
+
+impl Handler<Stop> for UpstreamBreaker {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
     }
 }
 

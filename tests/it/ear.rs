@@ -80,14 +80,9 @@ impl Ear {
         ear
     }
 
-    /// Reads no more, until [`Self::listen_again`]; the socket stays open.
+    /// Reads no more; the socket stays open.
     pub(crate) fn stop_listening(&self) {
         self.0.mode.store(DEAF, SeqCst);
-    }
-
-    /// Reads again.
-    pub(crate) fn listen_again(&self) {
-        self.0.mode.store(LISTENING, SeqCst);
     }
 
     /// Lets go of the socket, without a sign to the other side.

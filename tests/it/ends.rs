@@ -252,8 +252,8 @@ fn a_client_that_leaves_at_any_phase_leaves_nothing_behind() {
     let steps: [fn(&mut Client); 5] = [
         |client| client.write(&hello()[..700]),
         |client| client.write(&hello()[700..]),
-        |client| drop(client.connect("live")),
-        |client| drop(client.create_stream()),
+        |client| _ = client.connect("live"),
+        |client| _ = client.create_stream(),
         |client| {
             let publish = amf::command("publish", 3.0, &[Amf::Null, s("cam"), s("live")]);
             client.write(&Say::full(8, 0, kind::COMMAND, 1, &publish).bytes(128)[..20]);

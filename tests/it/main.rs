@@ -5,6 +5,7 @@
 //! Rules: port 0 always. Wait by deadline loops, never by sleep. A test fails when the behaviour breaks. What the relay passed on
 //! is judged by `parser`, which shares no line with the relay's own `protocol`.
 
+mod actors;
 mod amf;
 mod client;
 mod ear;
@@ -14,9 +15,13 @@ mod hostile;
 mod hostile_streams;
 mod origin;
 mod parser;
+mod policy;
 mod pump;
 mod relay;
+mod secrets;
+mod shutdown;
 mod siege;
 mod speech;
 mod switch;
+mod trouble;
 mod wait;

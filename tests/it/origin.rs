@@ -191,8 +191,13 @@ impl Origin {
                 (name == "publish" || name == "play") && args.get(1).and_then(Amf::text) == Some(stream)
             })
         };
-        wait_for(&format!("the origin hears of {stream}"), || {
-            self.lines().iter().find(|line| line.ear.record().messages.iter().any(names)).cloned()
+        self.line_that_heard(&format!("of {stream}"), names)
+    }
+
+    /// The connection on which such a message was heard.
+    pub(crate) fn line_that_heard(&self, what: &str, is: impl Fn(&Message) -> bool) -> Line {
+        wait_for(&format!("the origin hears {what}"), || {
+            self.lines().iter().find(|line| line.ear.record().messages.iter().any(&is)).cloned()
         })
     }
 

@@ -128,6 +128,27 @@ fn half_a_frame_leaves_at_the_hold_deadline_and_not_before() {
 }
 
 #[test]
+fn each_frame_has_its_own_deadline_however_close_they_come() {
+    let hold = Duration::from_millis(500);
+    let origin = Origin::willing();
+    let relay = Relay::with(&origin.url(""), json!({ "hold": { "max": "500ms" } }));
+    let mut client = Client::publishing(&relay, "live", "cam");
+    client.write(&set_chunk_size(60_000));
+    let line = origin.line_of("cam");
+    line.ear.wait_message("Set Chunk Size is heard", |m| m.body == 60_000_u32.to_be_bytes());
+    let heard = line.ear.record().bytes.len();
+    let [one, two] = [1, 2].map(|number| Say::full(6, number * 40, kind::VIDEO, 1, &body(number, BODY)).bytes(60_000));
+    client.write(&one[..1000]);
+    pace(Instant::now() + hold / 2);
+    // The end of the first and the beginning of the second arrive together.
+    let sent = Instant::now();
+    client.write(&[&one[1000..], &two[..1000]].concat());
+    assert!(heard_at(&line, heard + one.len()) - sent < hold, "what is whole does not wait");
+    let at = heard_at(&line, heard + one.len() + 1);
+    assert!(at - sent >= hold, "the second left after {:?}, on the deadline of the first", at - sent);
+}
+
+#[test]
 fn a_player_is_sent_whole_frames_too() {
     let origin = Origin::willing();
     let relay = Relay::with(&origin.url(""), json!({ "hold": { "max": "1s" } }));

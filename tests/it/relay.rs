@@ -138,16 +138,11 @@ impl Face {
     }
 }
 
-enum Order {
-    Drain(mpsc::Sender<()>),
-    Stop,
-}
-
 /// A relay inside this process.
 pub(crate) struct Relay {
     face: Face,
     pub(crate) actors: Actors,
-    orders: tokio::sync::mpsc::UnboundedSender<Order>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -169,7 +164,7 @@ impl Relay {
     pub(crate) fn with(upstream: &str, more: Value) -> Self {
         let text = configured(upstream, more).to_string();
         let loaded = config::parse(&text, &Env::empty(), &app::judge_upstream).unwrap_or_else(|e| panic!("{e}"));
-        let (orders, mut inbox) = tokio::sync::mpsc::unbounded_channel();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
         let (tell, told) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             actix_rt::System::new().block_on(async move {
@@ -178,33 +173,18 @@ impl Relay {
                 let http = relay.http_address().expect("HTTP is on");
                 let face = Face { address: relay.address(), http };
                 tell.send((face, relay.actors.clone())).expect("the test waits for this");
-                while let Some(order) = inbox.recv().await {
-                    match order {
-                        Order::Drain(done) => {
-                            relay.drain().await;
-                            let _ = done.send(());
-                        }
-                        Order::Stop => break,
-                    }
-                }
+                let _ = stopped.await;
                 relay.stop().await;
             });
         });
         let (face, actors) = told.recv().expect("the relay starts");
-        Self { face, actors, orders, thread: Some(thread) }
-    }
-
-    /// Begins to drain; what is given back hears when it is over.
-    pub(crate) fn drain(&self) -> mpsc::Receiver<()> {
-        let (done, over) = mpsc::channel();
-        let _ = self.orders.send(Order::Drain(done));
-        over
+        Self { face, actors, stop: Some(stop), thread: Some(thread) }
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        let _ = self.orders.send(Order::Stop);
+        drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
             assert!(ended.is_ok() || std::thread::panicking(), "the relay's main thread panicked");
@@ -241,17 +221,16 @@ impl Deref for Process {
 }
 
 impl Process {
-    /// In front of `upstream`.
-    pub(crate) fn to(upstream: &str) -> Self {
-        Self::with(upstream, json!({}))
-    }
-
     /// In front of `upstream`, with further keys.
     pub(crate) fn with(upstream: &str, more: Value) -> Self {
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_relay")), &configured(upstream, more))
+    }
+
+    /// A program that takes a configuration file as its last argument and is a relay.
+    pub(crate) fn spawn(mut command: Command, config: &Value) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/tmp takes a directory");
         let file = dir.path().join("config.json");
-        std::fs::write(&file, configured(upstream, more).to_string()).expect("a fresh directory takes a file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
+        std::fs::write(&file, config.to_string()).expect("a fresh directory takes a file");
         // What the developer has in the environment must not decide a test.
         command.arg(&file).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the relay starts");

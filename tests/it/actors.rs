@@ -1,0 +1,132 @@
+//! What the death or panic of a control actor does: to streams nothing, to /status one field, and only without Supervisor nothing
+//! goes on.
+
+use std::process::Command;
+
+use relay::admission::{rate_limiter, supervisor};
+use relay::app;
+use relay::config::{self, Env};
+use relay::telemetry::collector;
+use relay::upstream::breaker;
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::origin::Origin;
+use crate::parser::kind;
+use crate::relay::{Process, Relay, ask, configured};
+use crate::siege::Honest;
+use crate::speech::body;
+use crate::wait::{wait_equal, wait_until};
+
+/// So wide that no test runs into it, but there is a core to panic.
+fn with_a_rate() -> Value {
+    json!({ "rate_limit": { "enabled": true, "requests_per_sec": 1000, "burst": 1000 } })
+}
+
+#[test]
+fn a_panic_in_a_control_actor_loses_no_frame_and_is_counted_and_the_actor_goes_on() {
+    let origin = Origin::willing();
+    let relay = Relay::with(&origin.url(""), with_a_rate());
+    let honest = Honest::begin(&relay, "honest");
+    let player = Client::playing(&relay, "live", "played");
+    let line = origin.line_of("played");
+    let mut said = Vec::new();
+    for round in 1..=3 {
+        assert!(ask(&relay.actors.rate_limiter, rate_limiter::Panic).expect("it lives").is_err());
+        assert!(ask(&relay.actors.collector, collector::Panic).expect("it lives").is_err());
+        ask(&relay.actors.breaker, breaker::Panic);
+        for place in ["rate_limiter", "collector", "breaker"] {
+            let name = format!("rtmp_relay_panics_total{{where=\"{place}\"}}");
+            wait_equal(&name, &round, || relay.metric(&name));
+        }
+        said.push(line.say(7, round as u32 * 40, kind::VIDEO, &body(round as u32, 20_000)));
+        // Whoever comes now is judged and let in.
+        Client::publishing(&relay, "live", &format!("after-{round}"));
+        let status = relay.status();
+        assert_eq!(status["errors"], json!({}));
+        for field in ["rate_limit", "circuit_breaker", "traffic"] {
+            assert_eq!(status[field]["panics"], round, "{field}");
+        }
+    }
+    assert_eq!(player.ear.wait_count(&[kind::VIDEO], 3), said);
+    honest.lost_nothing(&origin);
+    // The bytes of before a panic were counted, and once.
+    relay.wait_active(1);
+    let passed = relay.row(player.address())["to_client"]["bytes"].as_u64().expect("a count");
+    let bytes = || relay.metric("rtmp_relay_bytes_total{direction=\"downstream\"}");
+    wait_until("the collector has counted", || bytes() >= passed);
+}
+
+#[test]
+fn a_control_actor_that_ends_takes_its_field_of_status_with_it_and_nothing_else() {
+    let origin = Origin::willing();
+    type Stop = fn(&Relay);
+    let stops: [(&str, Stop); 4] = [
+        ("rate_limit", |relay| ask(&relay.actors.rate_limiter, rate_limiter::Stop).expect("it lived")),
+        ("circuit_breaker", |relay| ask(&relay.actors.breaker, breaker::Stop).expect("it lived")),
+        ("traffic", |relay| ask(&relay.actors.collector, collector::Stop).expect("it lived")),
+        ("connections", |relay| ask(&relay.actors.supervisor, supervisor::Stop).expect("it lived")),
+    ];
+    for (number, (field, stop)) in stops.into_iter().enumerate() {
+        let relay = Relay::with(&origin.url(""), with_a_rate());
+        let stream = format!("cam{number}");
+        let mut client = Client::publishing(&relay, "live", &stream);
+        stop(&relay);
+        let status = relay.status();
+        for name in ["connections", "rate_limit", "circuit_breaker", "traffic"] {
+            assert_eq!(status[name].is_null(), name == field, "{name} without {field}");
+        }
+        assert_eq!(status["errors"], json!({ field: "the actor has ended" }));
+        for name in ["listener", "upstreams", "buffers", "uptime_seconds"] {
+            assert!(!status[name].is_null(), "{name} asks nobody");
+        }
+        // Who is in stays in.
+        let said = client.say(6, 0, kind::VIDEO, 1, &body(1, 9000));
+        assert_eq!(origin.line_of(&stream).ear.wait_count(&[kind::VIDEO], 1), [said]);
+        // Who comes now is not let in where nobody can judge it.
+        let (code, text) = Client::asking_to_publish(&relay, "live", "late").told();
+        match field {
+            // Streams matter more than the breaker.
+            "traffic" | "circuit_breaker" => assert_eq!(code, "NetStream.Publish.Start"),
+            _ => assert_eq!(text, "the relay cannot decide on this connection now"),
+        }
+    }
+}
+
+#[test]
+fn the_death_of_supervisor_ends_the_process_with_code_1() {
+    let origin = Origin::willing();
+    let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+    command.args([
+        "--exact",
+        "actors::is_a_relay_whose_supervisor_dies_with_its_first_session",
+        "--ignored",
+        "--nocapture",
+        "--",
+    ]);
+    let mut process = Process::spawn(command, &configured(&origin.url(""), json!({})));
+    let client = Client::asking_to_publish(&process, "live", "cam");
+    assert_eq!(process.exit().code(), Some(1));
+    client.ended();
+    assert_eq!(process.events("stopped")[0]["code"], 1);
+    assert_eq!(process.events("panic_raised")[0]["words"], "injected by a test");
+}
+
+/// Not a test: the program that the one above runs. What it does beyond the relay's own `main` is to break an actor.
+#[test]
+#[ignore = "run by the_death_of_supervisor_ends_the_process_with_code_1"]
+fn is_a_relay_whose_supervisor_dies_with_its_first_session() {
+    let file = std::env::args().next_back().expect("the configuration");
+    let text = std::fs::read_to_string(file).expect("a file");
+    let loaded = config::parse(&text, &Env::empty(), &app::judge_upstream).unwrap_or_else(|e| panic!("{e}"));
+    let result = app::run_with(loaded, |relay| {
+        let supervisor = relay.actors.supervisor.clone();
+        actix_rt::spawn(async move {
+            while supervisor.send(supervisor::Snapshot).await.is_ok_and(|standing| standing.active == 0) {
+                tokio::task::yield_now().await;
+            }
+            let _ = supervisor.send(supervisor::Panic).await;
+        });
+    });
+    std::process::exit(i32::from(result.is_err()));
+}
