@@ -297,7 +297,8 @@ impl Flow {
         let result = self.joiner.advance(&buffer[self.scanned..self.end], ends.filter, &mut out);
         ends.traffic.messages.add(self.joiner.media() - self.media);
         self.media = self.joiner.media();
-        let whole = self.scanned + out.whole;
+        // Without a boundary in what was read, whatever was held before stays held.
+        let whole = if out.whole > 0 { self.scanned + out.whole } else { self.leave };
         let pass = self.scanned + out.pass;
         if out.whole > 0 {
             // A message that began behind one that is whole now has a deadline of its own.
@@ -315,8 +316,8 @@ impl Flow {
             self.leave = self.scanned;
             self.leaves_whole = self.joiner.at_message_boundary();
         } else {
-            self.leaves_whole |= whole > self.leave;
-            self.leave = self.leave.max(whole);
+            self.leaves_whole |= out.whole > 0;
+            self.leave = whole;
         }
         self.expired = false;
     }

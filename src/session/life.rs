@@ -17,7 +17,7 @@ use super::filter::{ClientFilter, UpstreamFilter};
 use super::flow::Flow;
 use super::introduce::{Introduction, introduce};
 use super::outcome::{Outcome, Side, Status};
-use super::relay::Relay;
+use super::relay::{Relay, failure_code, refusal_code, told};
 use super::report;
 use super::seat::{Direction, Patience, Seat};
 use super::worker::Worker;
@@ -73,24 +73,7 @@ async fn prepare(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
     if permit.fills_address() {
         report::address_filled(&place);
     }
-    let limit = place.shared.timeouts.preface;
-    let request = tokio::select! {
-        biased;
-        outcome = place.seat.ended() => Err(outcome),
-        request = timeout_at((at + limit).into(), client.negotiate()) => match request {
-            Ok(request) => request,
-            Err(_) => return Err(client.too_slow(limit).await),
-        },
-    };
-    let request = match request {
-        Ok(request) => request,
-        Err(outcome) => {
-            if outcome.side == Side::Relay {
-                client.refuse("", super::relay::told(outcome.reason)).await;
-            }
-            return Err(outcome);
-        }
-    };
+    let request = negotiated(&place, &mut client, at).await?;
     let wish = match judge(&place, &request) {
         Ok(wish) => wish,
         Err((code, text, outcome)) => {
@@ -98,19 +81,40 @@ async fn prepare(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
             return Err(outcome);
         }
     };
+    let found = found(&place, &mut client, &request, &wish).await?;
+    switch(place, client, *request, found, permit).await
+}
+
+/// Hears the client up to publish or play, under the one deadline that began with its socket.
+async fn negotiated(place: &Place, client: &mut Client, at: Instant) -> Result<Box<Request>, Outcome> {
+    let limit = place.shared.timeouts.preface;
+    tokio::select! {
+        biased;
+        outcome = place.seat.ended() => {
+            client.refuse("", told(outcome.reason)).await;
+            Err(outcome)
+        }
+        request = timeout_at((at + limit).into(), client.negotiate()) => match request {
+            Ok(request) => request,
+            Err(_) => Err(client.too_slow(limit).await),
+        },
+    }
+}
+
+/// Looks for an upstream while the client waits; its leaving ends the search at once.
+async fn found(place: &Place, client: &mut Client, request: &Request, wish: &Wish) -> Result<Found, Outcome> {
     place.cell.set_state(State::Dialing);
     let found = tokio::select! {
         biased;
-        outcome = place.seat.ended() => Err((None, outcome)),
-        found = find_upstream(&place, &request, &wish) => found,
+        outcome = place.seat.ended() => {
+            Err((refusal_code(request.action).to_owned(), told(outcome.reason).to_owned(), outcome))
+        }
+        found = find_upstream(place, request, wish) => found,
         outcome = client.leaves() => return Err(outcome),
     };
     match found {
-        Ok(found) => switch(place, client, *request, found, permit).await,
-        Err((told, outcome)) => {
-            let (code, text) = told.unwrap_or_else(|| {
-                (super::relay::refusal_code(request.action).to_owned(), super::relay::told(outcome.reason).to_owned())
-            });
+        Ok(found) => Ok(found),
+        Err((code, text, outcome)) => {
             client.refuse(&code, &text).await;
             Err(outcome)
         }
@@ -161,7 +165,7 @@ fn unauthorised(place: &Place, action: Action, refusal: Refusal) -> Denial {
     let reason = if let Refusal::Auth(e) = &refusal { e.reason() } else { refusal.reason() };
     report::unauthorised(place, action, &refusal.to_string());
     let outcome = Outcome::new(Side::Relay, refusal.reason(), Status::Rejected).because(reason);
-    (super::relay::refusal_code(action), refusal.to_string(), outcome)
+    (refusal_code(action), refusal.to_string(), outcome)
 }
 
 /// An upstream that took the publish or play.
@@ -173,7 +177,8 @@ pub(super) struct Found {
     names: Names,
 }
 
-type NotFound = (Option<(String, String)>, Outcome);
+/// Code and words for the client, and the outcome.
+type NotFound = (String, String, Outcome);
 
 /// Walks through the candidates until one takes the publish or play.
 async fn find_upstream(place: &Place, request: &Request, wish: &Wish) -> Result<Found, NotFound> {
@@ -194,7 +199,7 @@ async fn find_upstream(place: &Place, request: &Request, wish: &Wish) -> Result<
                 } else {
                     "the upstream cannot be reached, try again later"
                 };
-                return Err((Some((super::relay::failure_code(request.action).to_owned(), text.to_owned())), outcome));
+                return Err((failure_code(request.action).to_owned(), text.to_owned(), outcome));
             }
         };
         let Link { target, connected, permit, deadline } = link;
@@ -236,9 +241,9 @@ fn failed(
             // By command, not by failing: the upstream is well, and would say the same again.
             drop(permit);
             report::upstream_refused(place, target, &code);
-            let code = if code.starts_with("NetStream.") { code } else { super::relay::failure_code(request.action).to_owned() };
+            let code = if code.starts_with("NetStream.") { code } else { failure_code(request.action).to_owned() };
             let outcome = Outcome::new(Side::Upstream, "upstream_refused", Status::Error).because(&code);
-            Some((Some((code, text)), outcome))
+            Some((code, text, outcome))
         }
         Failure::Broken { kind, text } => {
             permit.failure();
@@ -253,7 +258,7 @@ fn unaddressable(place: &Place, request: &Request, wish: &Wish, text: &str) -> N
     report::refused(place, "bad_name", &text);
     let code = if request.action == Action::Publish { "NetStream.Publish.BadName" } else { "NetStream.Play.StreamNotFound" };
     let outcome = Outcome::new(Side::Relay, "bad_name", Status::Rejected).because(&text);
-    (Some((code.to_owned(), text)), outcome)
+    (code.to_owned(), text, outcome)
 }
 
 /// Lets the client hear what the upstream said, and joins the two chunk streams.

@@ -128,6 +128,35 @@ fn half_a_frame_leaves_at_the_hold_deadline_and_not_before() {
 }
 
 #[test]
+fn a_frame_that_takes_three_reads_because_audio_stands_inside_it_still_leaves_whole() {
+    let origin = Origin::willing();
+    let relay = Relay::with(&origin.url(""), json!({ "hold": { "max": "1s" } }));
+    let mut client = Client::publishing(&relay, "live", "cam");
+    client.write(&set_chunk_size(4096));
+    let line = origin.line_of("cam");
+    line.ear.wait_message("Set Chunk Size is heard", |m| m.body == 4096_u32.to_be_bytes());
+    let heard = line.ear.record().bytes.len();
+    let heard_reads = line.ear.record().reads.len();
+    let picture = body(1, BODY);
+    let mut frame = Say::full(6, 40, kind::VIDEO, 1, &picture).bytes(4096);
+    let sound = Say::full(4, 40, kind::AUDIO, 1, &body(2, 340)).bytes(4096);
+    // Behind the first chunk: its header of 12 bytes, and 4096 of payload.
+    frame.splice(4108..4108, sound);
+    let address = client.address();
+    let reads = || relay.row(address)["to_upstream"]["reads"].as_u64().expect("a count");
+    let before = reads();
+    client.try_write(&frame[..1000]).expect("the relay takes it");
+    wait_for("the first part is read", || (reads() > before).then_some(()));
+    // The mark asks for what the picture lacks, and the sound counts towards it.
+    client.try_write(&frame[1000..frame.len() - 200]).expect("the relay takes it");
+    wait_for("the second part is read", || (reads() > before + 1).then_some(()));
+    assert_eq!(line.ear.record().bytes.len(), heard, "no half frame leaves before its time");
+    client.try_write(&frame[frame.len() - 200..]).expect("the relay takes it");
+    assert_eq!(line.ear.wait_message("the frame is whole", |m| m.kind == kind::VIDEO).body, picture);
+    assert!(line.ear.record().reads[heard_reads..].iter().all(|read| read.whole), "in one piece");
+}
+
+#[test]
 fn each_frame_has_its_own_deadline_however_close_they_come() {
     let hold = Duration::from_millis(500);
     let origin = Origin::willing();
