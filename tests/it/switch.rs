@@ -179,7 +179,7 @@ fn a_header_of_one_byte_behind_the_switch_means_to_the_origin_what_it_meant_to_t
         // The origin saw the second control message with a full header: by itself it would take the next for 7 later than that.
         client.write(&[control.fmt(3).bytes(128), control.fmt(3).bytes(128)].concat());
         // It saw a shorter play, too; this is as long as the client's was.
-        let next = amf::command("seek", 0.0, &[Amf::Null, s("a name without it"), n(1)]);
+        let next = amf::command("seek", 0.0, &[Amf::Null, s("a name")]);
         let next = [&next[..], &vec![5; play.len() - next.len()]].concat();
         client.write(&Say::full(8, 0, kind::COMMAND, 1, &next).fmt(3).bytes(128));
         let line = origin.line_of("cam");
