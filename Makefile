@@ -8,7 +8,7 @@ TEST_NAMES := $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %
 UNIT_TESTS := $(patsubst %,--test %,$(filter-out e2e,$(TEST_NAMES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lint unit e2e deps doc
+.PHONY: help run test check fmt lint unit e2e deny audit bench deps doc
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,7 @@ run: ## build the relay and show a live stream going through it (Ctrl-C ends it)
 test: ## everything: install what the tests need, then check and e2e
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory deny
 	@$(MAKE) --no-print-directory e2e
 
 check: ## formatting, lints, unit and behaviour tests, documentation; needs only Rust
@@ -39,6 +40,15 @@ unit: ## unit, behaviour, architecture and documentation tests
 
 e2e: ## real encoders and players through the relay to nginx-rtmp
 	$(CARGO) test --locked --test e2e -- --test-threads=$(E2E_THREADS)
+
+deny: ## licences, sources and bans of the dependencies (deny.toml)
+	$(CARGO) deny --locked --log-level error check bans licenses sources
+
+audit: ## known vulnerabilities of the dependencies; needs the advisory database from the network
+	$(CARGO) deny --locked check advisories
+
+bench: ## what a live stream costs, beside HAProxy and nginx (both must be installed)
+	$(CARGO) bench --locked --bench load
 
 doc: ## the crate's documentation without a warning
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps

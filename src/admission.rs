@@ -28,9 +28,6 @@ pub use refusal::{Refusal, Tally};
 pub use supervisor::Supervisor;
 pub use teller::{MAX_TELLING, RefusalTeller, Telling};
 
-/// What a log line adds when one address fills `max_per_ip`: seen from behind a load balancer, all clients are one address.
-pub const FILLED_HINT: &str = "one address has filled max_per_ip; behind a load balancer? see trusted_proxies";
-
 /// Security that asks for nothing, for tests to begin from.
 #[cfg(test)]
 fn asks_nothing() -> crate::config::Security {

@@ -51,14 +51,14 @@ async fn serve(config: &Config, telemetry: Telemetry, log: &LogGuard, started: i
     started(&relay);
     let failed = loop {
         tokio::select! {
-            _ = terminate.recv() => break false,
-            _ = interrupt.recv() => break false,
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
             _ = hangup.recv() => log.reopen(),
-            () = relay.failed() => break true,
+            why = relay.failed() => break Some(why),
         }
     };
-    if failed {
-        anyhow::bail!("the Supervisor has died: without its ledger no limit holds");
+    if let Some(why) = failed {
+        anyhow::bail!(why);
     }
     tokio::select! {
         () = relay.drain() => relay.stop().await,

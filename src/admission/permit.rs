@@ -18,7 +18,7 @@ impl Permit {
         Self { given, supervisor }
     }
 
-    /// Whether a log line should now say [`FILLED_HINT`](super::FILLED_HINT): this permit filled its address, for the first
+    /// Whether a log line should now say so: this permit filled its address, for the first
     /// time in some minutes.
     pub fn fills_address(&self) -> bool {
         self.given.fills_address

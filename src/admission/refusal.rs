@@ -35,7 +35,7 @@ pub enum Refusal {
         key: IpKey,
         /// Places it has taken.
         held: u32,
-        /// Whether a log line should now hint at [`FILLED_HINT`](super::FILLED_HINT).
+        /// Whether a log line should now say that a load balancer in front makes all clients one address.
         hint: bool,
     },
     /// No token, or not the right one.

@@ -75,7 +75,7 @@ async fn show(config: &Config, telemetry: Telemetry, origin: &Origin, clip: Clip
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            () = relay.failed() => anyhow::bail!("the Supervisor has died: without its ledger no limit holds"),
+            why = relay.failed() => anyhow::bail!(why),
             _ = ticks.tick() => {
                 let line = rates.line(origin.figures(), Instant::now(), troubles.borrow().as_deref());
                 screen.refresh(&line)?;

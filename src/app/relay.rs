@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use actix::{Actor, Addr, Arbiter};
 use anyhow::Context;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::admission::supervisor::{self, Ended};
 use crate::admission::{Gate, RateLimiter, Supervisor, Tally};
@@ -32,6 +33,7 @@ pub struct Relay {
     listener: Addr<Listener>,
     supervisor: Addr<Supervisor>,
     supervisor_ended: Ended,
+    listener_gone: CancellationToken,
     http: Option<Served>,
     readiness: Readiness,
     telemetry: Telemetry,
@@ -108,7 +110,7 @@ impl Relay {
         });
         let cap = config.connection_limit.max_total_connections as usize + HARD_CAP_EXTRA;
         let listener = Listener::new(door, Workers::new(handles), shared, cap);
-        let watch = listener.watch();
+        let (watch, listener_gone) = (listener.watch(), listener.gone());
         let http = match config.http {
             None => None,
             Some(http_address) => {
@@ -144,6 +146,7 @@ impl Relay {
             listener,
             supervisor,
             supervisor_ended,
+            listener_gone,
             http,
             readiness,
             telemetry,
@@ -168,9 +171,13 @@ impl Relay {
         self.supervisor.send(supervisor::Snapshot).await.map_or(0, |standing| standing.active as usize)
     }
 
-    /// Resolves when Supervisor has died: its ledger is the truth, and without it the relay must not go on.
-    pub async fn failed(&self) {
-        self.supervisor_ended.wait().await;
+    /// Resolves when the relay must not go on, with the reason: Supervisor's ledger is the truth, and a door that accepts nobody would
+    /// look like one that is open.
+    pub async fn failed(&self) -> &'static str {
+        tokio::select! {
+            () = self.supervisor_ended.wait() => "the Supervisor has died: without its ledger no limit holds",
+            () = self.listener_gone.cancelled() => "the Listener has died: nobody can connect any more",
+        }
     }
 
     /// Lets nobody in any more, lets sessions end for `shutdown_timeout`, closes those that are left.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
 use socket2::SockRef;
 use tokio::io::unix::AsyncFd;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Workers;
 use crate::admission::Refusal;
@@ -25,6 +26,8 @@ pub struct Listener {
     socket: Option<Arc<TcpListener>>,
     address: Option<SocketAddr>,
     accepting: Option<SpawnHandle>,
+    /// Cancelled when the actor is gone.
+    gone: DropGuard,
 }
 
 struct Door {
@@ -41,7 +44,18 @@ impl Listener {
     pub fn new(socket: TcpListener, workers: Workers, shared: Arc<Shared>, cap: usize) -> Self {
         let accepting = AtomicBool::new(false);
         let door = Door { workers, shared, cap, accepting, accepted: AtomicUsize::new(0) };
-        Self { door: Arc::new(door), address: socket.local_addr().ok(), socket: Some(Arc::new(socket)), accepting: None }
+        Self {
+            door: Arc::new(door),
+            address: socket.local_addr().ok(),
+            socket: Some(Arc::new(socket)),
+            accepting: None,
+            gone: CancellationToken::new().drop_guard(),
+        }
+    }
+
+    /// Cancelled when the actor has ended: by its own failure, since nobody else ends it while the relay runs.
+    pub fn gone(&self) -> CancellationToken {
+        self.gone.token().clone()
     }
 
     /// How things stand, for others to ask at any time.

@@ -184,13 +184,17 @@ async fn find_upstream(place: &Place, request: &Request, wish: &Wish) -> Result<
         let link = match seek.next(&mut report_step).await {
             Ok(link) => link,
             Err(e) => {
-                let told = (super::relay::failure_code(request.action), "the upstream cannot be reached, try again later");
                 // What policy forbids is refused; all else is the upstream's fault.
                 let forbidden = matches!(e, SeekError::Refused(_));
                 let status = if forbidden { Status::Rejected } else { Status::Error };
                 let side = if forbidden { Side::Relay } else { Side::Upstream };
                 let outcome = Outcome::new(side, e.kind(), status).because(&e);
-                return Err((Some((told.0.to_owned(), told.1.to_owned())), outcome));
+                let text = if forbidden {
+                    "the relay's configuration forbids this upstream, trying again will not help"
+                } else {
+                    "the upstream cannot be reached, try again later"
+                };
+                return Err((Some((super::relay::failure_code(request.action).to_owned(), text.to_owned())), outcome));
             }
         };
         let Link { target, connected, permit, deadline } = link;

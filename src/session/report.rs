@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::life::Place;
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Side, Status};
 use crate::admission::Granted;
 use crate::protocol::name::{Action, Identity};
 use crate::telemetry::{Facts, events};
@@ -74,9 +74,9 @@ pub(super) fn panicked(place: &Place) {
 /// The one closing line, and the one count in connections_total.
 pub(super) fn ended(place: &Place, outcome: &Outcome, now: Instant) {
     let cell = &place.cell;
-    if outcome.relayed && outcome.reason == "upstream_reset" {
+    if outcome.relayed && outcome.side == Side::Upstream && outcome.status == Status::Error {
         let target = cell.facts().upstream.unwrap_or_default();
-        let error = outcome.detail.as_deref().unwrap_or("reset");
+        let error = outcome.detail.as_deref().unwrap_or("it closed the connection while a client was publishing");
         place.shared.telemetry.emit(events::UpstreamLost { session: cell.id, target: &target, error: &error });
     }
     place.shared.telemetry.emit(events::SessionEnded {

@@ -91,7 +91,18 @@ install() {
     fi
 }
 
+# Licences, sources and bans of all dependencies; built from source, some minutes on two cores, once a machine.
+cargo_deny() {
+    if cargo deny --version >/dev/null 2>&1; then return 0; fi
+    echo "Installing cargo-deny, which judges the dependencies"
+    if ! cargo install --locked --quiet cargo-deny@0.20.2; then
+        echo "Missing: cargo deny. Install it: cargo install --locked cargo-deny" >&2
+        exit 1
+    fi
+}
+
 rust_tools
+cargo_deny
 look
 if [ ${#missing[@]} -gt 0 ]; then
     install
