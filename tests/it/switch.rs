@@ -1,6 +1,8 @@
 //! From the command phase to passing bytes: what each side must hear, whatever headers, chunk sizes and stream ids the other
 //! one uses.
 
+use serde_json::json;
+
 use crate::amf::{self, Amf, n, obj, s};
 use crate::client::Client;
 use crate::origin::{At, Deed, Line, Origin, Script, Style};
@@ -159,6 +161,35 @@ fn a_client_that_counts_streams_otherwise_than_its_origin_is_understood_in_both_
     let controls: Vec<_> = heard.iter().filter(|m| m.kind == kind::USER_CONTROL).map(|m| m.body.clone()).collect();
     // A ping is no stream's, and its number stays.
     assert_eq!(controls, [user_control(0, 1), user_control(1, 1), user_control(6, 5)]);
+}
+
+#[test]
+fn a_header_of_one_byte_behind_the_switch_means_to_the_origin_what_it_meant_to_the_client() {
+    for stream_id in [1, 5] {
+        let origin = Origin::new(Script { stream_id, ..Script::default() });
+        let relay = Relay::with(&origin.url(""), json!({ "security": { "auth_enabled": true, "auth_tokens": ["abc"] } }));
+        let mut client = Client::hello(&relay);
+        let buffer = [&user_control(3, 1)[..], &3000_u32.to_be_bytes()].concat();
+        let control = Say::full(2, 0, kind::USER_CONTROL, 0, &buffer);
+        client.connect("live").create_stream();
+        client.write(&[control.bytes(128), Say { time: 7, ..control }.fmt(1).bytes(128)].concat());
+        let play = amf::command("play", 3.0, &[Amf::Null, s("cam?token=abc"), n(-2000)]);
+        client.say(8, 0, kind::COMMAND, 1, &play);
+        client.started();
+        // The origin saw the second control message with a full header: by itself it would take the next for 7 later than that.
+        client.write(&[control.fmt(3).bytes(128), control.fmt(3).bytes(128)].concat());
+        // It saw a shorter play, too; this is as long as the client's was.
+        let next = amf::command("seek", 0.0, &[Amf::Null, s("a name")]);
+        let next = [&next[..], &vec![5; play.len() - next.len()]].concat();
+        client.write(&Say::full(8, 0, kind::COMMAND, 1, &next).fmt(3).bytes(128));
+        let line = origin.line_of("cam");
+        let heard = line.ear.wait_command("seek");
+        assert_eq!((&heard.body, heard.stream), (&next, stream_id));
+        let controls = line.ear.wait_count(&[kind::USER_CONTROL], 4);
+        assert_eq!(controls.iter().map(|m| m.time).collect::<Vec<_>>(), [0, 7, 14, 21], "stream {stream_id}");
+        let want = [&user_control(3, stream_id)[..], &3000_u32.to_be_bytes()].concat();
+        assert!(controls.iter().all(|m| m.body == want));
+    }
 }
 
 #[test]
