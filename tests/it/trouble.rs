@@ -64,8 +64,11 @@ fn a_client_does_not_notice_an_upstream_that_fails_once() {
         wait_until("the origin was looked at", || origin.count() == 1);
         Client::publishing(&relay, "live", "cam");
         assert_eq!(origin.count(), 3);
-        assert_eq!(relay.metric("rtmp_relay_upstream_errors_total{error_type=\"handshake\"}"), 1);
-        assert_eq!(relay.status()["circuit_breaker"]["targets"][0]["failures"], 0, "the success ends the row of failures");
+        // A reset may overtake the news that the connection stands.
+        let errors = ["handshake", "connect_other"]
+            .map(|kind| relay.metric(&format!("rtmp_relay_upstream_errors_total{{error_type=\"{kind}\"}}")));
+        assert_eq!(errors.iter().sum::<u64>(), 1, "{errors:?}");
+        wait_until("the success ends the row of failures", || relay.status()["circuit_breaker"]["targets"][0]["failures"] == 0);
     }
 }
 
