@@ -23,7 +23,7 @@ use crate::upstream;
 /// Runs the relay until it is told to stop. Warnings of the configuration are logged first.
 ///
 /// # Errors
-/// What keeps it from starting, and the death of the Supervisor.
+/// What keeps it from starting, and the death of the Supervisor or the Listener.
 pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     run_with(loaded, |_| ())
 }
@@ -57,16 +57,14 @@ async fn serve(config: &Config, telemetry: Telemetry, log: &LogGuard, started: i
             why = relay.failed() => break Some(why),
         }
     };
-    if let Some(why) = failed {
-        anyhow::bail!(why);
-    }
+    // Also behind a failure: streams that run are not cut for it.
     tokio::select! {
         () = relay.drain() => relay.stop().await,
         // A second signal ends at once.
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    Ok(())
+    failed.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
 }
 
 /// Raises the soft limit on open files to the hard one, and lowers the connection limit where even that is too small.

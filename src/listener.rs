@@ -7,6 +7,8 @@ mod actor;
 mod bind;
 mod workers;
 
+#[doc(hidden)]
+pub use actor::Panic;
 pub use actor::{Listener, Pause, Resume, Standing, Stop};
 pub use bind::{BindError, bind, shape_clients};
 pub use workers::{Slot, Workers};

@@ -295,6 +295,7 @@ async fn serve_one(mut socket: TcpStream, shared: Arc<Shared>) -> Option<()> {
 
 /// Reads a stream to its end; each frame's last 8 bytes say when its last segment was sent.
 async fn receive(mut socket: TcpStream, mut tracker: Tracker, rest: Vec<u8>, shared: Arc<Shared>, _play: bool) {
+    tracker.set_limits(Limits::MEDIA);
     let mut buffer = vec![0; 256 * 1024];
     let mut held = rest.len();
     buffer[..held].copy_from_slice(&rest);

@@ -188,6 +188,20 @@ pub struct Standing {
     pub cap: usize,
 }
 
+/// For tests: ends the actor as a bug of ours would.
+#[doc(hidden)]
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Panic;
+
+impl Handler<Panic> for Listener {
+    type Result = ();
+
+    fn handle(&mut self, _: Panic, _: &mut Self::Context) {
+        panic!("a test asked for it");
+    }
+}
+
 impl Handler<Pause> for Listener {
     type Result = ();
 

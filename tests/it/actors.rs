@@ -1,11 +1,12 @@
 //! What the death or panic of a control actor does: to streams nothing, to /status one field, and only without Supervisor nothing
-//! goes on.
+//! goes on. Without Listener nothing new does.
 
 use std::process::Command;
 
 use relay::admission::{rate_limiter, supervisor};
 use relay::app;
 use relay::config::{self, Env};
+use relay::listener;
 use relay::telemetry::collector;
 use relay::upstream::breaker;
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use crate::origin::Origin;
 use crate::parser::kind;
 use crate::relay::{Process, Relay, ask, configured};
 use crate::siege::Honest;
-use crate::speech::body;
+use crate::speech::{Say, body};
 use crate::wait::{wait_equal, wait_until};
 
 /// So wide that no test runs into it, but there is a core to panic.
@@ -93,18 +94,18 @@ fn a_control_actor_that_ends_takes_its_field_of_status_with_it_and_nothing_else(
     }
 }
 
+/// The relay as a process whose `actor` dies with its first session.
+fn whose(actor: &str, origin: &Origin) -> Process {
+    let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+    let program = format!("actors::is_a_relay_whose_{actor}_dies_with_its_first_session");
+    command.args(["--exact", &program, "--ignored", "--nocapture", "--"]);
+    Process::spawn(command, &configured(&origin.url(""), json!({})))
+}
+
 #[test]
 fn the_death_of_supervisor_ends_the_process_with_code_1() {
     let origin = Origin::willing();
-    let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
-    command.args([
-        "--exact",
-        "actors::is_a_relay_whose_supervisor_dies_with_its_first_session",
-        "--ignored",
-        "--nocapture",
-        "--",
-    ]);
-    let mut process = Process::spawn(command, &configured(&origin.url(""), json!({})));
+    let mut process = whose("supervisor", &origin);
     let client = Client::asking_to_publish(&process, "live", "cam");
     assert_eq!(process.exit().code(), Some(1));
     client.ended();
@@ -112,21 +113,58 @@ fn the_death_of_supervisor_ends_the_process_with_code_1() {
     assert_eq!(process.events("panic_raised")[0]["words"], "injected by a test");
 }
 
-/// Not a test: the program that the one above runs. What it does beyond the relay's own `main` is to break an actor.
 #[test]
-#[ignore = "run by the_death_of_supervisor_ends_the_process_with_code_1"]
-fn is_a_relay_whose_supervisor_dies_with_its_first_session() {
+fn the_death_of_the_listener_lets_streams_end_and_then_the_process_with_code_1() {
+    let origin = Origin::willing();
+    let mut process = whose("listener", &origin);
+    let mut client = Client::publishing(&process, "live", "cam");
+    wait_until("the relay drains", || !process.events("drain_started").is_empty());
+    let picture = body(1, 500);
+    client.write(&Say::full(6, 40, kind::VIDEO, 1, &picture).bytes(128));
+    let heard = origin.line_of("cam").ear.wait_message("the stream goes on", |m| m.kind == kind::VIDEO);
+    assert_eq!(heard.body, picture);
+    client.leave();
+    assert_eq!(process.exit().code(), Some(1));
+    assert_eq!(process.events("drain_finished")[0]["cut"], 0);
+}
+
+/// What the programs below do beyond the relay's own `main`: they break an actor once a session is there.
+fn run_and_break<F: Future<Output = ()> + 'static>(harm: impl Fn(&app::Actors) -> F) -> ! {
     let file = std::env::args().next_back().expect("the configuration");
     let text = std::fs::read_to_string(file).expect("a file");
     let loaded = config::parse(&text, &Env::empty(), &app::judge_upstream).unwrap_or_else(|e| panic!("{e}"));
     let result = app::run_with(loaded, |relay| {
-        let supervisor = relay.actors.supervisor.clone();
+        let (supervisor, harm) = (relay.actors.supervisor.clone(), harm(&relay.actors));
         actix_rt::spawn(async move {
             while supervisor.send(supervisor::Snapshot).await.is_ok_and(|standing| standing.active == 0) {
                 tokio::task::yield_now().await;
             }
-            let _ = supervisor.send(supervisor::Panic).await;
+            harm.await;
         });
     });
     std::process::exit(i32::from(result.is_err()));
+}
+
+/// Not a test: a program that one above runs.
+#[test]
+#[ignore = "run by the_death_of_supervisor_ends_the_process_with_code_1"]
+fn is_a_relay_whose_supervisor_dies_with_its_first_session() {
+    run_and_break(|actors| {
+        let supervisor = actors.supervisor.clone();
+        async move {
+            let _ = supervisor.send(supervisor::Panic).await;
+        }
+    });
+}
+
+/// Not a test: a program that one above runs.
+#[test]
+#[ignore = "run by the_death_of_the_listener_lets_streams_end_and_then_the_process_with_code_1"]
+fn is_a_relay_whose_listener_dies_with_its_first_session() {
+    run_and_break(|actors| {
+        let listener = actors.listener.clone();
+        async move {
+            let _ = listener.send(listener::Panic).await;
+        }
+    });
 }
