@@ -119,24 +119,19 @@ impl Flow {
     }
 
     /// Takes bytes that were read before the switch. Everything of them leaves at once.
-    pub(super) fn feed(&mut self, mut rest: &[u8], filter: &mut dyn Filter) {
+    pub(super) fn feed(&mut self, rest: &[u8], filter: &mut dyn Filter) {
         // What precedes the first read is rare and short: it goes through the patched queue, so that it needs no buffer.
-        while self.failure.is_none() {
-            let mut out = Outgoing::default();
-            match self.joiner.advance(rest, filter, &mut out) {
-                Ok(taken) => {
-                    self.patched.extend_from_slice(&rest[..out.pass]);
-                    self.patched.append(&mut out.patched);
-                    self.differs = true;
-                    self.leaves_whole = self.joiner.at_message_boundary();
-                    rest = &rest[taken..];
-                    self.stashed = rest.len().min(MAX_HEADER);
-                    self.stash[..self.stashed].copy_from_slice(&rest[..self.stashed]);
-                    break;
-                }
-                Err(e) => self.failure = Some(e),
-            }
-        }
+        let mut out = Outgoing::default();
+        let result = self.joiner.advance(rest, filter, &mut out);
+        let taken = *result.as_ref().unwrap_or(&rest.len());
+        self.failure = result.err();
+        self.patched.extend_from_slice(&rest[..out.pass]);
+        self.patched.append(&mut out.patched);
+        self.differs = true;
+        self.leaves_whole = self.joiner.at_message_boundary();
+        let header = &rest[taken..];
+        self.stashed = header.len().min(MAX_HEADER);
+        self.stash[..self.stashed].copy_from_slice(&header[..self.stashed]);
     }
 
     /// Ends the direction with messages of our own, (csid, type, message stream id, payload) each: what is held is dropped, and they
