@@ -16,12 +16,13 @@ const LAW: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("telemetry", &["config"]),
     ("origin", &["protocol"]),
+    ("tls", &["config", "telemetry"]),
     ("admission", &["protocol::name", "config", "telemetry"]),
-    ("upstream", &["protocol::name", "config", "telemetry"]),
-    ("session", &["protocol", "config", "telemetry", "admission", "upstream"]),
-    ("listener", &["config", "telemetry", "admission", "session"]),
-    ("http", &["config", "telemetry", "admission", "upstream"]),
-    ("app", &["protocol", "config", "telemetry", "origin", "admission", "upstream", "session", "listener", "http"]),
+    ("upstream", &["protocol::name", "config", "telemetry", "tls"]),
+    ("session", &["protocol", "config", "telemetry", "tls", "admission", "upstream"]),
+    ("listener", &["config", "telemetry", "tls", "admission", "session"]),
+    ("http", &["config", "telemetry", "tls", "admission", "upstream"]),
+    ("app", &["protocol", "config", "telemetry", "origin", "tls", "admission", "upstream", "session", "listener", "http"]),
 ];
 
 /// What makes a file depend on when, where or by which chance it runs.
