@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::outcome::{Outcome, Side, Status};
 use super::relay::farewell;
 use crate::protocol::rtmp::server::{Progress, Request, ServerError, ServerSession, Stage};
 use crate::protocol::sniff::{self, Guess};
+use crate::tls::Stream;
 
 /// Read at a time before publish or play, bytes.
 const PIECE: usize = 4096;
@@ -22,14 +22,14 @@ const TELL: Duration = Duration::from_secs(2);
 
 /// A client that has not been passed on yet.
 pub(super) struct Client {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) session: ServerSession,
     early: Vec<u8>,
     spoke: bool,
 }
 
 impl Client {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: Stream) -> Self {
         let session = ServerSession::new(&mut |bytes| rand::fill(bytes));
         Self { stream, session, early: Vec::new(), spoke: false }
     }
@@ -92,7 +92,8 @@ impl Client {
 
     /// Sends what the session has to say.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
-        self.stream.write_all(&self.session.take_output()).await
+        self.stream.write_all(&self.session.take_output()).await?;
+        self.stream.flush().await
     }
 
     /// The client took too long for publish or play.
@@ -109,7 +110,7 @@ impl Client {
     async fn read(&mut self, piece: &mut [u8]) -> Result<usize, Outcome> {
         let read = self.stream.read(piece).await.map_err(lost)?;
         // Clients write these messages in small pieces with Nagle on: an early acknowledgement saves 40 ms each.
-        let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
+        let _ = SockRef::from(self.stream.tcp()).set_tcp_quickack(true);
         match read {
             0 if self.spoke => Err(Outcome::new(Side::Client, "client_left", Status::Error)),
             0 => Err(Outcome::new(Side::Client, "empty", Status::Empty)),

@@ -64,7 +64,7 @@ pub(super) async fn live(arrival: Box<Arrival>) -> Outcome {
 async fn prepare(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
     let Arrival { place, stream, at, kick } = *arrival;
     let failed = |e: std::io::Error| Outcome::new(Side::Relay, "socket", Status::Error).because(e);
-    let mut client = Client::new(TcpStream::from_std(stream).map_err(failed)?);
+    let mut client = Client::new(TcpStream::from_std(stream).map_err(failed)?.into());
     let admitted = place.shared.gate.admit(Arc::clone(&place.cell), kick).await;
     let permit = match admitted {
         Ok(permit) => permit,
@@ -130,7 +130,7 @@ async fn turn_away(place: &Place, mut client: Client, refusal: Refusal) -> Outco
     match place.shared.gate.teller().try_begin() {
         Some(_telling) => client.refuse_at_connect(text.clone()).await,
         None => {
-            let _ = SockRef::from(&client.stream).set_linger(Some(std::time::Duration::ZERO));
+            let _ = SockRef::from(client.stream.tcp()).set_linger(Some(std::time::Duration::ZERO));
         }
     }
     Outcome::new(Side::Relay, refusal.reason(), Status::Rejected).because(text)
@@ -301,9 +301,9 @@ async fn switch(
     let mut client_filter =
         ClientFilter::new(Rc::clone(&place), target, renamer, names.app, stream_ids, (request.app, request.tokens));
     let mut upstream_filter = UpstreamFilter { reconnect_asked: false };
-    let mut up = Flow::new(Direction::Up, up, place.shared.buffers.read, max_mark(&client));
+    let mut up = Flow::new(Direction::Up, up, place.shared.buffers.read, max_mark(client.tcp()));
     up.feed(&server.rest, &mut client_filter);
-    let mut down = Flow::new(Direction::Down, down, place.shared.buffers.write, max_mark(&connected.stream));
+    let mut down = Flow::new(Direction::Down, down, place.shared.buffers.write, max_mark(connected.stream.tcp()));
     down.feed(&parts.rest, &mut upstream_filter);
     place.seat.start_watch(patience(&place.shared, request.action), Instant::now());
     Ok(Box::new(Relay {
