@@ -42,7 +42,7 @@
 //! - `protocol` and `config` import nobody; `telemetry` imports `config`; `origin` imports `protocol`.
 //! - Everybody else may import `config` and `telemetry`. Besides: `admission` and `upstream` import `protocol::name` and nothing more
 //!   of it; `session` imports `protocol`, `admission` and `upstream`; `listener` imports `session` and `admission`; `http` imports
-//!   `admission` and `upstream`, for what it asks them. `upstream`, `session`, `listener` and `http` import `tls`.
+//!   `admission` and `upstream`, for what it asks them. `upstream`, `session`, `listener` and `http` may import `tls`.
 //! - `app` imports every room. Nobody imports `app`.
 //!
 //! Files that begin `//! Pure:` take time and chance as arguments and touch neither sockets nor files.

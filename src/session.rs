@@ -10,6 +10,7 @@ mod filter;
 mod flow;
 mod introduce;
 mod life;
+mod opening;
 pub mod outcome;
 mod relay;
 mod report;
