@@ -41,6 +41,9 @@ pub enum Refusal {
     /// No token, or not the right one.
     #[error("authentication failed: {0}")]
     Auth(#[from] AuthError),
+    /// Somebody else publishes the stream.
+    #[error("the stream is already being published")]
+    AlreadyPublishing,
     /// The relay is ending.
     #[error("the relay is shutting down")]
     Draining,
@@ -54,13 +57,14 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order of /status.
-    pub const REASONS: [&'static str; 9] = [
+    pub const REASONS: [&'static str; 10] = [
         "denied_network",
         "network_not_allowed",
         "rate_limit",
         "max_total",
         "max_per_ip",
         "auth",
+        "already_publishing",
         "draining",
         "hard_cap",
         "unavailable",
@@ -79,9 +83,10 @@ impl Refusal {
             Self::MaxTotal { .. } => 3,
             Self::MaxPerIp { .. } => 4,
             Self::Auth(_) => 5,
-            Self::Draining => 6,
-            Self::HardCap => 7,
-            Self::Unavailable => 8,
+            Self::AlreadyPublishing => 6,
+            Self::Draining => 7,
+            Self::HardCap => 8,
+            Self::Unavailable => 9,
         }
     }
 }

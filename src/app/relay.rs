@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::supervisor::{self, Ended};
-use crate::admission::{Gate, RateLimiter, Supervisor, Tally};
+use crate::admission::{Claims, Gate, RateLimiter, Supervisor, Tally};
 use crate::config::Config;
 use crate::http::{self, BufferFacts, ListenerFacts, Readiness, Served, Settings, Sources, UpstreamFacts};
 use crate::listener::{self, Listener, Workers, bind};
@@ -106,6 +106,9 @@ impl Relay {
             tls: None,
             timeouts: config.timeouts,
             buffers: config.buffers,
+            claims: Claims::new(config.publish_takeover),
+            publish_hold: config.publish_hold,
+            held_bytes: Arc::default(),
             telemetry: telemetry.clone(),
             sessions: AtomicU64::new(0),
         });

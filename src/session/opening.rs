@@ -12,7 +12,7 @@ use tokio::time::{timeout, timeout_at};
 use super::client::Client;
 use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
-use super::relay::farewell;
+use super::sides::farewell;
 use super::{Door, Tls};
 use crate::protocol::sniff::{self, Guess};
 use crate::tls::Stream;

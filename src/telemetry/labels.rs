@@ -38,7 +38,7 @@ pub(super) const CLOSED: &str = "closed";
 pub(super) const LOST: &str = "lost";
 
 /// `reason` of `rtmp_relay_rejections_total`.
-pub const REJECTIONS: [&str; 10] = [
+pub const REJECTIONS: [&str; 11] = [
     "bad_name",
     "denied_network",
     "network_not_allowed",
@@ -46,6 +46,7 @@ pub const REJECTIONS: [&str; 10] = [
     MAX_TOTAL,
     MAX_PER_IP,
     AUTH,
+    "already_publishing",
     "draining",
     HARD_CAP,
     "unavailable",
@@ -104,6 +105,7 @@ const UPSTREAM_ENDS: &[&str] = &[
     "upstream_reset",
     "upstream_not_reading",
     "upstream_protocol_error",
+    "hold_expired",
     // Before.
     "upstream_refused",
     "dns",
@@ -125,6 +127,8 @@ const RELAY_ENDS: &[&str] = &[
     "self",
     "refused",
     "bad_name",
+    "taken_over",
+    "already_publishing",
     "second_publish_refused",
     "second_play_refused",
     "denied_network",
@@ -137,6 +141,9 @@ const RELAY_ENDS: &[&str] = &[
     HARD_CAP,
     "unavailable",
 ];
+
+/// `result` of `rtmp_relay_publish_holds_over_total`.
+pub const HOLDS: [&str; 4] = ["resumed", "expired", "refused", "ended"];
 
 /// `where` of `rtmp_relay_panics_total`: the rooms and actors that catch one.
 pub const PLACES: [&str; 4] = ["session", "rate_limiter", "breaker", "collector"];

@@ -206,6 +206,11 @@ impl Joiner {
         self.cuts_anew = true;
     }
 
+    /// What is kept, where anything was to be.
+    pub fn kept(&self) -> Option<&Keep> {
+        self.keep.as_deref()
+    }
+
     /// The chunk size that the receiver expects, bytes.
     pub fn chunk_size(&self) -> u32 {
         self.chunk_size
