@@ -23,8 +23,8 @@ use super::switch::switch;
 use super::takeover::claim;
 use super::worker::Worker;
 use super::{Door, Shared};
-use crate::admission::Refusal;
 use crate::admission::supervisor::Kick;
+use crate::admission::{Claim, Refusal};
 use crate::protocol::name::{Action, NameError, StreamName};
 use crate::protocol::rtmp::server::Request;
 use crate::telemetry::{SessionCell, State};
@@ -90,7 +90,7 @@ async fn prepare(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
         }
     };
     let (claimed, again) = claim(&place, &mut client, &asked, kick).await?;
-    let found = found(&place, &mut client, &asked, &again).await?;
+    let (found, claimed) = found(&place, &mut client, &asked, &again, claimed).await?;
     switch(place, client, asked, found, (permit, claimed)).await
 }
 
@@ -110,33 +110,58 @@ async fn negotiated(place: &Place, client: &mut Client, at: Instant) -> Result<B
     }
 }
 
-/// Looks for an upstream while the client waits.
-async fn found(place: &Place, client: &mut Client, asked: &Asked, again: &Again) -> Result<Found, Outcome> {
+/// Looks for an upstream while the client waits. Who finds none does not keep the stream's name while it is told so.
+async fn found(
+    place: &Place,
+    client: &mut Client,
+    asked: &Asked,
+    again: &Again,
+    claimed: Claim,
+) -> Result<(Found, Claim), Outcome> {
     place.cell.set_state(State::Dialing);
-    match with_client(place, client, asked.request.action, find(place, asked, again)).await? {
-        Ok(found) => Ok(found),
-        Err(not_found) => {
+    match with_client(place, client, find(place, asked, again)).await {
+        Ok(Ok(found)) => Ok((found, claimed)),
+        Ok(Err(not_found)) => {
+            drop(claimed);
             client.refuse(&not_found.code, &not_found.text).await;
             Err(not_found.outcome)
+        }
+        Err(cut) => {
+            drop(claimed);
+            Err(cut.end(client, asked.request.action).await)
+        }
+    }
+}
+
+/// Something waited for together with the client was cut short.
+pub(super) enum Cut {
+    /// Somebody else ended the session.
+    Told(Outcome),
+    /// The client has left.
+    Left(Outcome),
+}
+
+impl Cut {
+    /// Tells the client, if it is there.
+    pub(super) async fn end(self, client: &mut Client, action: Action) -> Outcome {
+        match self {
+            Self::Told(outcome) => {
+                client.refuse(refusal_code(action), told(outcome.reason)).await;
+                outcome
+            }
+            Self::Left(outcome) => outcome,
         }
     }
 }
 
 /// Waits for `what` together with the client: its leaving, and whoever ends the session, end the wait at once.
-pub(super) async fn with_client<T>(
-    place: &Place,
-    client: &mut Client,
-    action: Action,
-    what: impl Future<Output = T>,
-) -> Result<T, Outcome> {
-    let outcome = tokio::select! {
+pub(super) async fn with_client<T>(place: &Place, client: &mut Client, what: impl Future<Output = T>) -> Result<T, Cut> {
+    tokio::select! {
         biased;
-        outcome = place.seat.ended() => outcome,
-        value = what => return Ok(value),
-        outcome = client.leaves() => return Err(outcome),
-    };
-    client.refuse(refusal_code(action), told(outcome.reason)).await;
-    Err(outcome)
+        outcome = place.seat.ended() => Err(Cut::Told(outcome)),
+        value = what => Ok(value),
+        outcome = client.leaves() => Err(Cut::Left(outcome)),
+    }
 }
 
 async fn turn_away(place: &Place, tcp: TcpStream, refusal: Refusal) -> Outcome {

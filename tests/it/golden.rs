@@ -113,7 +113,9 @@ fn replay(recording: &Recording, pieces: &[usize]) {
     let origin = Origin::new(Script { replay: Some(cut(server)), ..Script::default() });
     // Some were recorded without a token.
     let auth = contains(client, b"token");
-    let relay = Relay::with(&origin.url(""), json!({ "security": { "auth_enabled": auth, "auth_tokens": [TOKEN] } }));
+    // Each publishes the same stream, and comes before the last one's end was noticed.
+    let more = json!({ "publish_takeover": "always", "security": { "auth_enabled": auth, "auth_tokens": [TOKEN] } });
+    let relay = Relay::with(&origin.url(""), more);
     let tc_url = origin.url(&format!("/{}", app(&said)));
     for (number, piece) in pieces.iter().enumerate() {
         let context = format!("{name} in pieces of {piece}");
