@@ -9,6 +9,7 @@ pub mod circuit;
 mod circuits;
 pub mod dial;
 pub mod guard;
+mod private;
 pub mod probe;
 pub mod resolve;
 pub mod retry;
@@ -23,16 +24,18 @@ pub use breaker::{Breaker, CircuitPermit, UpstreamBreaker};
 pub use circuit::{CircuitState, NotNow};
 pub use circuits::{Change, TargetView};
 pub use dial::{Connected, DialError, DialSettings, Dialer};
+pub use private::{judge_private, privacy};
 pub use probe::{Reachability, Verdict};
 pub use retry::{Attempts, GiveUp, Next};
 pub use seek::{Link, Routes, Seek, SeekError, Step};
 pub use target::{Target, TargetError, TargetId};
-pub use url::{UpstreamUrl, UrlError};
+pub use url::{Family, Scheme, UpstreamUrl, UrlError};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::tls::ClientError;
 use guard::Forbidden;
 use ipnetwork::IpNetwork;
 
@@ -57,10 +60,14 @@ pub fn targets(config: &Config) -> Result<Vec<Arc<Target>>, UrlError> {
 }
 
 /// Everything a session needs to find its way, for `targets` and the addresses `own` that the relay listens on.
-pub fn routes(config: &Config, targets: &[Arc<Target>], own: Vec<SocketAddr>, breaker: Breaker) -> Routes {
-    let dialer = Dialer::new(DialSettings::of(config, own));
+///
+/// # Errors
+/// [`ClientError`] where an upstream speaks TLS and whom to believe cannot be read.
+pub fn routes(config: &Config, targets: &[Arc<Target>], own: Vec<SocketAddr>, breaker: Breaker) -> Result<Routes, ClientError> {
+    let settings = DialSettings { private: private::clients(config, targets)?, ..DialSettings::of(config, own) };
+    let dialer = Dialer::new(settings);
     let reachability = Reachability::new(dialer.clone(), targets.to_vec(), config.ready.fail_after);
-    Routes { dialer, breaker, reachability, retry: config.retry }
+    Ok(Routes { dialer, breaker, reachability, retry: config.retry })
 }
 
 /// Judges an upstream's URL before anything is dialled: its grammar, and the address where it holds one. A name is
@@ -90,7 +97,7 @@ mod tests {
             ("rtmp://[::1]:1936/live/S3CRET", "loopback"),
             ("rtmp://[64:ff9b::a9fe:a9fe]/S3CRET", "cloud metadata"),
             ("rtmp://192.168.0.1", "private"),
-            ("rtmps://8.8.8.8/S3CRET", "not in this version"),
+            ("rtmpt://8.8.8.8/S3CRET", "expected rtmp://"),
         ] {
             let text = judge_literal(url, &allowed).expect_err(url).to_string();
             assert!(text.contains(word) && !text.contains("S3CRET"), "{url}: {text}");

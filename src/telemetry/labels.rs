@@ -14,7 +14,7 @@ pub(super) const UPSTREAM: &str = "upstream";
 pub(super) const DOWNSTREAM: &str = "downstream";
 
 /// `error_type` of `rtmp_relay_upstream_errors_total`: the kinds of a failed dial, then what can go wrong behind it.
-pub const ERROR_TYPES: [&str; 14] = [
+pub const ERROR_TYPES: [&str; 22] = [
     "dns",
     "guard",
     "self",
@@ -23,6 +23,14 @@ pub const ERROR_TYPES: [&str; 14] = [
     "connect_other",
     "dial_queue",
     "local",
+    "tls_untrusted",
+    "tls_expired",
+    "tls_wrong_name",
+    "tls_certificate",
+    "tls_refused",
+    "tls_protocol",
+    "tls_closed",
+    "tls_timeout",
     "handshake",
     "handshake_timeout",
     "protocol",
@@ -36,6 +44,10 @@ pub(super) const REFUSED: &str = "refused";
 pub(super) const CLOSED: &str = "closed";
 /// An upstream that went away while it relayed.
 pub(super) const LOST: &str = "lost";
+
+/// `result` of `rtmp_relay_tls_certificate_reloads_total`.
+pub const RELOADS: [&str; 2] = [LOADED, REFUSED];
+pub(super) const LOADED: &str = "loaded";
 
 /// `reason` of `rtmp_relay_rejections_total`.
 pub const REJECTIONS: [&str; 10] = [
@@ -60,7 +72,7 @@ pub(super) const HARD_CAP: &str = "hard_cap";
 pub const ENDINGS: [(Side, &[&str]); 3] =
     [(Side::Client, &CLIENT_ENDS), (Side::Upstream, &UPSTREAM_ENDS), (Side::Relay, &RELAY_ENDS)];
 
-const CLIENT_ENDS: [&str; 27] = [
+const CLIENT_ENDS: [&str; 30] = [
     // As it should be.
     "client_closed",
     "client_reset",
@@ -79,6 +91,10 @@ const CLIENT_ENDS: [&str; 27] = [
     "stray_rtsp_frame",
     "not_rtmp",
     "rtmpe",
+    // Not in private.
+    "tls_handshake",
+    "tls_untrusted",
+    "tls_client_cert",
     // Not as RTMP has it.
     "malformed_command",
     "command_out_of_order",
@@ -94,7 +110,7 @@ const CLIENT_ENDS: [&str; 27] = [
     "too_much_partial",
 ];
 
-const UPSTREAM_ENDS: [&str; 14] = [
+const UPSTREAM_ENDS: [&str; 22] = [
     // While it relayed.
     "upstream_closed",
     "upstream_reset",
@@ -106,6 +122,14 @@ const UPSTREAM_ENDS: [&str; 14] = [
     "connect_refused",
     "connect_timeout",
     "connect_other",
+    "tls_untrusted",
+    "tls_expired",
+    "tls_wrong_name",
+    "tls_certificate",
+    "tls_refused",
+    "tls_protocol",
+    "tls_closed",
+    "tls_timeout",
     "dial_queue",
     "local",
     "retry_attempts",

@@ -34,6 +34,9 @@ pub struct Metrics {
     pub(super) upstream_retries: IntCounter,
     pub(super) upstream_connect_duration: Histogram,
     pub(super) circuit_state: IntGaugeVec,
+    pub(super) upstream_tls_duration: Histogram,
+    pub(super) certificate_expiry: IntGauge,
+    pub(super) certificate_reloads: IntCounterVec,
     pub(super) panics: IntCounterVec,
     dropped_lines: DroppedLines,
 }
@@ -70,6 +73,9 @@ impl Metrics {
             upstream_retries: table.counter("rtmp_relay_upstream_retries_total", "Waits before another dial."),
             upstream_connect_duration: table.histogram("rtmp_relay_upstream_connect_duration_seconds", &LATENCIES, "Name look-up and TCP connect of successful dials."),
             circuit_state: table.gauges("rtmp_relay_circuit_state", &["target"], "Circuit of each upstream: 0 = closed (dials pass), 1 = half-open, 2 = open."),
+            upstream_tls_duration: table.histogram("rtmp_relay_upstream_tls_handshake_duration_seconds", &LATENCIES, "TLS handshakes with upstreams that succeeded."),
+            certificate_expiry: table.gauge("rtmp_relay_tls_certificate_expiry_timestamp_seconds", "When the certificate that clients are shown expires, seconds since 1970; 0 without TLS."),
+            certificate_reloads: table.counters("rtmp_relay_tls_certificate_reloads_total", &["result"], "Changed certificate files: loaded = served from then on, refused = cannot be used, the old one stays."),
             panics: table.counters("rtmp_relay_panics_total", &["where"], "Panics that were caught; each is a bug worth a report."),
             dropped_lines: DroppedLines::new(),
             registry: table.0.clone(),
@@ -113,6 +119,7 @@ impl Metrics {
         labels::STATUSES.iter().for_each(|status| drop(self.connections.with_label_values(&[status])));
         labels::REJECTIONS.iter().for_each(|reason| drop(self.rejections.with_label_values(&[reason])));
         labels::ERROR_TYPES.iter().for_each(|kind| drop(self.upstream_errors.with_label_values(&[kind])));
+        labels::RELOADS.iter().for_each(|result| drop(self.certificate_reloads.with_label_values(&[result])));
         labels::PLACES.iter().for_each(|place| drop(self.panics.with_label_values(&[place])));
         for (side, reasons) in labels::ENDINGS {
             reasons.iter().for_each(|reason| drop(self.sessions_ended.with_label_values(&[side.as_str(), reason])));
