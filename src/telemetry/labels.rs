@@ -70,9 +70,9 @@ pub(super) const HARD_CAP: &str = "hard_cap";
 
 /// `side` and `reason` of `rtmp_relay_sessions_ended_total`.
 pub const ENDINGS: [(Side, &[&str]); 3] =
-    [(Side::Client, &CLIENT_ENDS), (Side::Upstream, &UPSTREAM_ENDS), (Side::Relay, &RELAY_ENDS)];
+    [(Side::Client, CLIENT_ENDS), (Side::Upstream, UPSTREAM_ENDS), (Side::Relay, RELAY_ENDS)];
 
-const CLIENT_ENDS: [&str; 30] = [
+const CLIENT_ENDS: &[&str] = &[
     // As it should be.
     "client_closed",
     "client_reset",
@@ -86,15 +86,15 @@ const CLIENT_ENDS: [&str; 30] = [
     "client_not_reading",
     // Not what this port speaks.
     "tls_on_plain_port",
+    "plain_on_tls_port",
+    "tls_handshake",
+    "tls_client_cert",
+    "tls_untrusted",
     "http_on_rtmp_port",
     "rtsp_not_supported",
     "stray_rtsp_frame",
     "not_rtmp",
     "rtmpe",
-    // Not in private.
-    "tls_handshake",
-    "tls_untrusted",
-    "tls_client_cert",
     // Not as RTMP has it.
     "malformed_command",
     "command_out_of_order",
@@ -110,7 +110,7 @@ const CLIENT_ENDS: [&str; 30] = [
     "too_much_partial",
 ];
 
-const UPSTREAM_ENDS: [&str; 22] = [
+const UPSTREAM_ENDS: &[&str] = &[
     // While it relayed.
     "upstream_closed",
     "upstream_reset",
@@ -137,7 +137,7 @@ const UPSTREAM_ENDS: [&str; 22] = [
     "circuit_open",
 ];
 
-const RELAY_ENDS: [&str; 18] = [
+const RELAY_ENDS: &[&str] = &[
     "shutdown",
     "panic",
     "socket",
