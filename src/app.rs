@@ -21,7 +21,8 @@ pub use relay::Relay;
 use crate::config::{self, Config, Judges, Loaded, Objection};
 use crate::telemetry::logging::{self, LogGuard};
 use crate::telemetry::{Telemetry, events};
-use crate::{tls, upstream};
+use crate::tls;
+use crate::upstream;
 
 /// Runs the relay until it is told to stop. Warnings of the configuration are logged first.
 ///

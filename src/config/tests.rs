@@ -221,7 +221,10 @@ fn tls_without_its_files_is_refused_and_files_without_tls_are_said() {
     );
     let for_http = json!({ "http_tls": true, "security": { "tls_cert": "c", "tls_key": "k", "tls_client_ca": "ca" } });
     assert!(warnings(for_http)[0].starts_with("security.tls_client_ca: has no effect"));
-    assert!(error(json!({ "listeners": [{ "addr": ":1936", "tls": "maybe" }] })).contains(r#"expected "off" or "only" or "optional""#));
+    assert!(
+        error(json!({ "listeners": [{ "addr": ":1936", "tls": "maybe" }] }))
+            .contains(r#"expected "off" or "only" or "optional""#)
+    );
 }
 
 #[test]
@@ -232,7 +235,9 @@ fn no_two_addresses_are_the_same() {
     assert!(text.starts_with("listeners[1].addr: takes the same port as listeners[0].addr (:1936)"), "{text}");
     let text = error(json!({ "listeners": [{ "addr": ":8080", "tls": "off" }] }));
     assert!(text.starts_with("http_addr: takes the same port as listeners[0].addr (:8080)"), "{text}");
-    assert!(error(json!({ "listeners": [{ "addr": "example.com:1936", "tls": "off" }] })).starts_with("listeners[0].addr: found"));
+    assert!(
+        error(json!({ "listeners": [{ "addr": "example.com:1936", "tls": "off" }] })).starts_with("listeners[0].addr: found")
+    );
 }
 
 #[test]
