@@ -207,7 +207,9 @@ fn list(node: &Value, types: &[&str], text: &str) -> Result<Value, String> {
     }
     let item = node.get("items").unwrap_or(&Value::Null);
     if item.get("type").and_then(Value::as_str) == Some("object") {
-        return Err("expected a JSON list of objects, such as [{\"url\": \"rtmp://origin.example.com/live\"}]".into());
+        let key = item.get("required").and_then(|keys| keys.get(0)).and_then(Value::as_str).unwrap_or("url");
+        let value = if key == "addr" { ":1936" } else { "rtmp://origin.example.com/live" };
+        return Err(format!("expected a JSON list of objects, such as [{{\"{key}\": \"{value}\"}}]"));
     }
     // `forward_query`: "all" and "none" are words, everything else is a list.
     if types.contains(&"string") && matches!(text, "all" | "none") {

@@ -8,10 +8,10 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::{ClientConfig, ProtocolVersion, RootCertStore};
+use tokio_rustls::rustls::{ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::reload::Watcher;
 use super::*;
@@ -193,6 +193,37 @@ async fn a_self_signed_certificate_is_believed_where_it_is_named_and_only_for_it
     let other = believing(&files, &self_signed(&["localhost"]).cert);
     let error = meets(&other, address, "localhost").await.expect_err("another certificate of the same name");
     assert_eq!(error.kind(), "tls_untrusted", "{error}");
+}
+
+#[tokio::test]
+async fn a_second_connection_resumes_the_first_one_s_session() {
+    let authority = Authority::new();
+    let paper = authority.paper(&["localhost"]);
+    let files = Files::with(&paper);
+    let chain = vec![CertificateDer::from_pem_slice(paper.cert.as_bytes()).expect("PEM")];
+    let key = PrivateKeyDer::from_pem_slice(paper.key.as_bytes()).expect("PEM");
+    // An origin as others run it: with tickets, which our own server does not send.
+    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&VERSIONS).expect("versions");
+    let config = builder.with_no_client_auth().with_single_cert(chain, key).expect("a pair");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let mut stream = acceptor.accept(tcp).await.expect("a handshake");
+            stream.write_all(b"hello").await.expect("written");
+        }
+    });
+    let client = believing(&files, &authority.pem);
+    let mut kinds = Vec::new();
+    for _ in 0..2 {
+        let mut stream = meets(&client, address, "localhost").await.unwrap_or_else(|error| panic!("{error}"));
+        stream.read_exact(&mut [0; 5]).await.expect("behind the tickets");
+        if let Stream::Client(tls) = &stream {
+            kinds.push(tls.get_ref().1.handshake_kind());
+        }
+    }
+    assert_eq!(kinds, [Some(HandshakeKind::Full), Some(HandshakeKind::Resumed)]);
 }
 
 #[tokio::test]

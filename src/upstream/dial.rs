@@ -338,3 +338,7 @@ fn classify(addr: SocketAddr, error: io::Error) -> DialError {
 #[cfg(test)]
 #[path = "dial_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "dial_tls_tests.rs"]
+mod tls_tests;

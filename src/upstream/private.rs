@@ -92,3 +92,84 @@ fn idle(index: usize, upstream: &Upstream) -> impl Iterator<Item = Objection> {
 fn warning(key: String, text: String) -> Objection {
     Objection { key, text, fatal: false }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::{self, Env};
+    use crate::tls::tests::{Authority, Files};
+
+    fn config(json: &serde_json::Value) -> Config {
+        let loaded = config::parse(&json.to_string(), &Env::empty(), &|_, _| Ok(()));
+        loaded.unwrap_or_else(|problems| panic!("{problems}")).config
+    }
+
+    fn said(json: &serde_json::Value) -> Vec<String> {
+        let line = |o: &Objection| format!("{} {}: {}", if o.fatal { "error" } else { "warning" }, o.key, o.text);
+        judge_private(&config(json)).iter().map(line).collect()
+    }
+
+    #[test]
+    fn what_is_careless_or_without_effect_is_said_and_no_key_is_repeated() {
+        let said = said(&json!({
+            "upstreams": [
+                { "url": "rtmps://a.example/live/S3CRET", "insecure_skip_verify": true },
+                { "url": "rtmp://b.example/live/S3CRET", "insecure_skip_verify": true, "ca_file": "b.pem" },
+            ],
+        }));
+        assert_eq!(
+            said,
+            [
+                "warning upstreams[0].insecure_skip_verify: the certificate of rtmps://a.example:443/live is not checked: \
+                 whoever stands in between can read its streams and change them",
+                "warning upstreams[1].ca_file: has no effect: this upstream does not begin rtmps:// or rtsps://",
+                "warning upstreams[1].insecure_skip_verify: has no effect: this upstream does not begin rtmps:// or rtsps://",
+            ]
+        );
+        let idle = said_of_one("rtmp://a.example/live", "ca.pem");
+        assert_eq!(idle, ["warning upstream_tls.ca_file: has no effect: no upstream begins rtmps:// or rtsps://"]);
+    }
+
+    fn said_of_one(url: &str, ca_file: &str) -> Vec<String> {
+        said(&json!({ "upstream": url, "upstream_tls": { "ca_file": ca_file } }))
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named_by_its_key_once() {
+        let files = Files::with(&Authority::new().paper(&["localhost"]));
+        let key = files.settings().key.display().to_string();
+        let said = said(&json!({
+            "upstream_tls": { "ca_file": "/nowhere/ca.pem" },
+            "upstreams": [{ "url": "rtmps://a.example" }, { "url": "rtmps://b.example" }, { "url": "rtmps://c.example", "ca_file": key }],
+        }));
+        assert_eq!(said[0], "error upstream_tls.ca_file: the file /nowhere/ca.pem does not exist");
+        assert!(said[1].starts_with(&format!("error upstreams[2].ca_file: the file {key} holds a private key")), "{}", said[1]);
+        assert_eq!(said.len(), 2);
+    }
+
+    #[test]
+    fn those_who_believe_the_same_share_a_client() {
+        let files = Files::with(&Authority::new().paper(&["localhost"]));
+        let ca = files.put("ca.pem", &Authority::new().pem);
+        let config = config(&json!({
+            "upstream_tls": { "ca_file": ca },
+            "upstreams": [
+                { "url": "rtmps://a.example" },
+                { "url": "rtmp://b.example" },
+                { "url": "rtsps://c.example" },
+                { "url": "rtmps://d.example", "insecure_skip_verify": true },
+            ],
+        }));
+        let targets = crate::upstream::targets(&config).expect("targets");
+        let clients = clients(&config, &targets).expect("clients");
+        let mut ids: Vec<u32> = clients.keys().map(|id| id.0).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, [0, 2, 3]);
+        let same = |a, b| clients[&TargetId(a)].shares_with(&clients[&TargetId(b)]);
+        assert!(same(0, 2) && !same(0, 3));
+        let words = targets.iter().zip(&config.upstreams).map(|(target, upstream)| privacy(target, upstream));
+        assert_eq!(words.collect::<Vec<_>>(), ["verified", "off", "verified", "not_verified"]);
+    }
+}
