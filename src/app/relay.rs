@@ -1,8 +1,8 @@
 //! The relay, wired: actors on their threads, the door, HTTP.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use actix::{Actor, Addr, Arbiter};
@@ -17,8 +17,7 @@ use crate::http::{self, BufferFacts, ListenerFacts, Readiness, Served, Settings,
 use crate::listener::{self, Listener, Workers, bind};
 use crate::session::{BufferStats, Door, Shared, Tls, WorkerSettings, prepare_worker};
 use crate::telemetry::{MetricsCollector, Telemetry, WorkerTraffic, collector, events};
-use crate::upstream::select::Rotation;
-use crate::upstream::{self, Breaker, Reachability, Target, UpstreamBreaker, breaker};
+use crate::upstream::{self, Breaker, Reachability, Router, Target, UpstreamBreaker, breaker};
 
 /// Accepted sockets above `max_total_connections`: those that are just being told why they are refused.
 const HARD_CAP_EXTRA: usize = 64;
@@ -91,17 +90,14 @@ impl Relay {
         let (tell, sampled) = (telemetry.clone(), traffic);
         let collector = MetricsCollector::start_in_arbiter(&control, move |_| MetricsCollector::new(tell, sampled));
 
-        let routes = upstream::routes(config, &targets, vec![address], Breaker::new(breaker.clone()));
-        let readiness = Readiness::of(routes.reachability.clone());
-        warm(&routes.reachability);
+        let means = upstream::means(config, &targets, vec![address], Breaker::new(breaker.clone()), telemetry.clone());
+        let readiness = Readiness::of(means.reachability.clone());
+        warm(&means.reachability);
         let gate = Gate::new(&config.security, config.rate_limit.map(|_| rate_limiter.clone()), supervisor.clone(), tally)
             .context("security.auth_tokens")?;
-        let weights = config.upstreams.iter().map(|u| u.weight);
         let shared = Arc::new(Shared {
             gate,
-            routes,
-            rotation: Mutex::new(Rotation::new(targets.iter().map(|t| t.id).zip(weights))),
-            targets: targets.clone(),
+            router: Router::new(config, targets.clone(), means).context("routes")?,
             forward: config.forward_query.clone(),
             tls: None,
             timeouts: config.timeouts,

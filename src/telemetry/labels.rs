@@ -38,8 +38,11 @@ pub(super) const CLOSED: &str = "closed";
 pub(super) const LOST: &str = "lost";
 
 /// `reason` of `rtmp_relay_rejections_total`.
-pub const REJECTIONS: [&str; 10] = [
+pub const REJECTIONS: [&str; 13] = [
     "bad_name",
+    NO_ROUTE,
+    NO_UPSTREAM_OF_FAMILY,
+    UPSTREAM_FULL,
     "denied_network",
     "network_not_allowed",
     RATE_LIMIT,
@@ -50,6 +53,9 @@ pub const REJECTIONS: [&str; 10] = [
     HARD_CAP,
     "unavailable",
 ];
+const NO_ROUTE: &str = "no_route";
+const NO_UPSTREAM_OF_FAMILY: &str = "no_upstream_of_family";
+const UPSTREAM_FULL: &str = "upstream_full";
 pub(super) const RATE_LIMIT: &str = "rate_limit";
 pub(super) const MAX_TOTAL: &str = "max_total";
 pub(super) const MAX_PER_IP: &str = "max_per_ip";
@@ -125,6 +131,9 @@ const RELAY_ENDS: &[&str] = &[
     "self",
     "refused",
     "bad_name",
+    NO_ROUTE,
+    NO_UPSTREAM_OF_FAMILY,
+    UPSTREAM_FULL,
     "second_publish_refused",
     "second_play_refused",
     "denied_network",
