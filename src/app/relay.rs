@@ -1,8 +1,8 @@
 //! The relay, wired: actors on their threads, the door, HTTP.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use actix::{Actor, Addr, Arbiter};
@@ -17,10 +17,9 @@ use crate::config::{self, Config};
 use crate::http::{self, BufferFacts, ListenerFacts, Readiness, Served, Settings, Sources, UpstreamFacts};
 use crate::listener::{self, Listener, Workers, bind};
 use crate::session::{BufferStats, Door, Shared, WorkerSettings, prepare_worker};
-use crate::telemetry::{MetricsCollector, Telemetry, WorkerTraffic, collector, events};
+use crate::telemetry::{BufferUse, MetricsCollector, Telemetry, WorkerTraffic, collector, events};
 use crate::tls;
-use crate::upstream::select::Rotation;
-use crate::upstream::{self, Breaker, Reachability, Target, UpstreamBreaker, breaker};
+use crate::upstream::{self, Breaker, Reachability, Router, Target, UpstreamBreaker, breaker};
 
 /// Accepted sockets above `max_total_connections`: those that are just being told why they are refused.
 const HARD_CAP_EXTRA: usize = 64;
@@ -86,6 +85,8 @@ impl Relay {
         let breaker = UpstreamBreaker::start_in_arbiter(&control, move |_| UpstreamBreaker::new(settings, labels, telling));
 
         let buffers = BufferStats::new(config.buffers.read.max(config.buffers.write), config.buffers.max_total);
+        let stats = Arc::clone(&buffers);
+        telemetry.metrics().watch_buffers(move || buffer_use(&stats));
         let traffic: Vec<Arc<WorkerTraffic>> = (0..config.workers).map(|_| Arc::default()).collect();
         let workers: Vec<Arbiter> = traffic.iter().map(|traffic| worker(config, &buffers, traffic)).collect();
         let handles: Vec<_> = workers.iter().map(Arbiter::handle).collect();
@@ -93,19 +94,17 @@ impl Relay {
         let (tell, sampled) = (telemetry.clone(), traffic);
         let collector = MetricsCollector::start_in_arbiter(&control, move |_| MetricsCollector::new(tell, sampled));
 
-        let routes =
-            upstream::routes(config, &targets, doors.iter().map(|door| door.address).collect(), Breaker::new(breaker.clone()))
-                .context("upstream_tls")?;
-        let readiness = Readiness::of(routes.reachability.clone());
-        warm(&routes.reachability);
+        let asked = Breaker::new(breaker.clone()).timed(telemetry.metrics());
+        let own = doors.iter().map(|door| door.address).collect();
+        let means = upstream::means(config, &targets, own, asked, telemetry.clone()).context("upstream_tls")?;
+        let readiness = Readiness::of(means.reachability.clone());
+        warm(&means.reachability);
         let gate = Gate::new(&config.security, config.rate_limit.map(|_| rate_limiter.clone()), supervisor.clone(), tally)
-            .context("security.auth_tokens")?;
-        let weights = config.upstreams.iter().map(|u| u.weight);
+            .context("security.auth_tokens")?
+            .timed(telemetry.metrics());
         let shared = Arc::new(Shared {
             gate,
-            routes,
-            rotation: Mutex::new(Rotation::new(targets.iter().map(|t| t.id).zip(weights))),
-            targets: targets.clone(),
+            router: Router::new(config, targets.clone(), means).context("routes")?,
             forward: config.forward_query.clone(),
             tls: tls.clone(),
             timeouts: config.timeouts,
@@ -262,6 +261,15 @@ fn listener_facts(standing: &listener::Standing, tls: Option<&tls::Server>) -> L
 
 fn buffer_facts(stats: &BufferStats) -> BufferFacts {
     BufferFacts { size_bytes: stats.size, lent: stats.lent(), max_total_bytes: stats.max_total, unheld: stats.unheld() }
+}
+
+fn buffer_use(stats: &BufferStats) -> BufferUse {
+    BufferUse {
+        lent_bytes: stats.lent().saturating_mul(stats.size) as u64,
+        max_bytes: stats.max_total as u64,
+        made: stats.made(),
+        unheld: stats.unheld(),
+    }
 }
 
 fn upstream_facts(config: &Config, targets: &[Arc<Target>]) -> Arc<dyn Fn() -> Vec<UpstreamFacts> + Send + Sync> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::finding::{Finding, Origin};
-use super::schema::{Key, alternatives, keys, nearest, sections};
+use super::schema::{Key, alternatives, keys, nearest, properties, sections};
 use super::{read_text, tree};
 
 /// Variables as they were at one time. Holds secrets: neither printable nor comparable.
@@ -207,9 +207,9 @@ fn list(node: &Value, types: &[&str], text: &str) -> Result<Value, String> {
     }
     let item = node.get("items").unwrap_or(&Value::Null);
     if item.get("type").and_then(Value::as_str) == Some("object") {
-        let key = item.get("required").and_then(|keys| keys.get(0)).and_then(Value::as_str).unwrap_or("url");
-        let value = if key == "addr" { ":1936" } else { "rtmp://origin.example.com/live" };
-        return Err(format!("expected a JSON list of objects, such as [{{\"{key}\": \"{value}\"}}]"));
+        let url = properties(item).is_some_and(|known| known.contains_key("url"));
+        let such = if url { ", such as [{\"url\": \"rtmp://origin.example.com/live\"}]" } else { ": [{...}]" };
+        return Err(format!("expected a JSON list of objects{such}"));
     }
     // `forward_query`: "all" and "none" are words, everything else is a list.
     if types.contains(&"string") && matches!(text, "all" | "none") {

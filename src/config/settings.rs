@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::address::ListenAddr;
 
+mod upstreams;
+
+pub use upstreams::{Match, Route, Strategy, Upstream};
+
 /// The whole configuration. Two that are equal ask for the same behaviour; `Debug` prints no secret.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -31,8 +35,13 @@ pub struct Config {
     pub workers: usize,
     /// Where streams go; never empty.
     pub upstreams: Vec<Upstream>,
-    /// How one of several upstreams is chosen.
+    /// How one of several upstreams is chosen, where no route says otherwise.
     pub strategy: Strategy,
+    /// How many times its share of sessions an upstream may have before a publisher of `ConsistentHash` goes on, at least 1;
+    /// `None` sets no such bound.
+    pub hash_load_factor: Option<f64>,
+    /// Which streams go to which upstreams, the first that matches; empty sends all to all.
+    pub routes: Vec<Route>,
     /// Dials in progress to one target at the same time, at least 1.
     pub upstream_max_dialing: usize,
     /// Authorities for upstreams that name none themselves; `None`: those of this machine.
@@ -79,37 +88,6 @@ pub struct Listen {
     pub address: ListenAddr,
     /// What must be spoken there.
     pub tls: Tls,
-}
-
-/// One place streams go to.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Upstream {
-    /// The URL as written. A secret: it may hold credentials and a stream key.
-    pub url: String,
-    /// Its share of new sessions next to the others', 1 to 1000.
-    pub weight: u32,
-    /// Authorities for its certificate; `None`: [`Config::upstream_ca_file`].
-    pub ca_file: Option<PathBuf>,
-    /// Whether its certificate is not checked.
-    pub insecure_skip_verify: bool,
-}
-
-impl fmt::Debug for Upstream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { weight, ca_file, insecure_skip_verify, .. } = self;
-        f.debug_struct("Upstream")
-            .field("weight", weight)
-            .field("ca_file", ca_file)
-            .field("insecure_skip_verify", insecure_skip_verify)
-            .finish_non_exhaustive()
-    }
-}
-
-/// How one of several upstreams is chosen for a new session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strategy {
-    /// In turn, by weight.
-    RoundRobin,
 }
 
 /// Which of the client's own query arguments are forwarded to the upstream.

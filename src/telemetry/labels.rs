@@ -13,6 +13,14 @@ pub const DIRECTIONS: [&str; 2] = [UPSTREAM, DOWNSTREAM];
 pub(super) const UPSTREAM: &str = "upstream";
 pub(super) const DOWNSTREAM: &str = "downstream";
 
+/// `action` of `rtmp_relay_streams`.
+pub const ACTIONS: [&str; 2] = [PUBLISH, PLAY];
+pub(super) const PUBLISH: &str = "publish";
+pub(super) const PLAY: &str = "play";
+
+/// `actor` of `rtmp_relay_actor_wait_seconds`.
+pub const ACTORS: [&str; 4] = ["supervisor", "rate_limiter", "breaker", "collector"];
+
 /// `error_type` of `rtmp_relay_upstream_errors_total`: the kinds of a failed dial, then what can go wrong behind it.
 pub const ERROR_TYPES: [&str; 22] = [
     "dns",
@@ -50,8 +58,11 @@ pub const RELOADS: [&str; 2] = [LOADED, REFUSED];
 pub(super) const LOADED: &str = "loaded";
 
 /// `reason` of `rtmp_relay_rejections_total`.
-pub const REJECTIONS: [&str; 10] = [
+pub const REJECTIONS: [&str; 13] = [
     "bad_name",
+    NO_ROUTE,
+    NO_UPSTREAM_OF_FAMILY,
+    UPSTREAM_FULL,
     "denied_network",
     "network_not_allowed",
     RATE_LIMIT,
@@ -62,6 +73,9 @@ pub const REJECTIONS: [&str; 10] = [
     HARD_CAP,
     "unavailable",
 ];
+const NO_ROUTE: &str = "no_route";
+const NO_UPSTREAM_OF_FAMILY: &str = "no_upstream_of_family";
+const UPSTREAM_FULL: &str = "upstream_full";
 pub(super) const RATE_LIMIT: &str = "rate_limit";
 pub(super) const MAX_TOTAL: &str = "max_total";
 pub(super) const MAX_PER_IP: &str = "max_per_ip";
@@ -145,6 +159,9 @@ const RELAY_ENDS: &[&str] = &[
     "self",
     "refused",
     "bad_name",
+    NO_ROUTE,
+    NO_UPSTREAM_OF_FAMILY,
+    UPSTREAM_FULL,
     "second_publish_refused",
     "second_play_refused",
     "denied_network",

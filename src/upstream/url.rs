@@ -9,6 +9,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::target::Family;
 use super::template::Template;
 use crate::tls::ServerName;
 
@@ -26,15 +27,6 @@ pub enum Scheme {
     Rtsp,
     /// RTSP over TLS.
     Rtsps,
-}
-
-/// Which of the two protocols.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Family {
-    /// RTMP and RTMPS.
-    Rtmp,
-    /// RTSP and RTSPS.
-    Rtsp,
 }
 
 impl Scheme {
@@ -221,6 +213,11 @@ impl UpstreamUrl {
     /// How it is spoken to.
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// What the scheme speaks.
+    pub fn family(&self) -> Family {
+        self.scheme.family()
     }
 
     /// The host.

@@ -61,7 +61,7 @@ pub struct UpstreamConnected<'a> {
 impl Event for UpstreamConnected<'_> {
     fn emit(self, telemetry: &Telemetry) {
         telemetry.metrics().upstream_connect_duration.observe(self.latency.as_secs_f64());
-        self.tls.iter().for_each(|tls| telemetry.metrics().upstream_tls_duration.observe(tls.as_secs_f64()));
+        self.tls.into_iter().for_each(|tls| telemetry.metrics().upstream_secured(tls));
         tracing::debug!(
             event = "upstream_connected",
             session = self.session.map(|id| id.0),
