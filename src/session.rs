@@ -11,6 +11,7 @@ mod flow;
 mod introduce;
 mod life;
 pub mod outcome;
+mod preface;
 mod relay;
 mod report;
 mod seat;

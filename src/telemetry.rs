@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use crate::config::Log;
 
-pub use cell::{Count, Facts, SessionCell, SessionId, State, Traffic, WorkerTraffic};
+pub use cell::{Claim, Count, Facts, SessionCell, SessionId, State, Traffic, WorkerTraffic};
 pub use collector::MetricsCollector;
 pub use ending::{Side, Status};
 pub use events::Event;

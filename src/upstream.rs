@@ -4,6 +4,7 @@
 //! the only way to a socket: it resolves, lets [`guard`] judge each address, refuses the relay's own door, and connects
 //! to exactly what was judged. [`UpstreamBreaker`] is asked before each dial, [`retry`] says when there is another.
 
+mod announce;
 pub mod breaker;
 pub mod circuit;
 mod circuits;
@@ -52,7 +53,10 @@ pub enum UpstreamProblem {
 /// # Errors
 /// [`UrlError`] for the first that cannot be read; a checked configuration holds none.
 pub fn targets(config: &Config) -> Result<Vec<Arc<Target>>, UrlError> {
-    let target = |(id, upstream): (u32, &crate::config::Upstream)| Target::parse(TargetId(id), &upstream.url).map(Arc::new);
+    let target = |(id, upstream): (u32, &crate::config::Upstream)| {
+        let target = Target::parse(TargetId(id), &upstream.url)?;
+        Ok(Arc::new(Target { proxy_protocol: upstream.proxy_protocol, ..target }))
+    };
     (0..).zip(&config.upstreams).map(target).collect()
 }
 

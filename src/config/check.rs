@@ -145,11 +145,11 @@ impl Check<'_> {
     }
 
     fn upstreams(&mut self, file: &File, allowed: &[IpNetwork]) -> Vec<Upstream> {
-        let one = file.upstream.iter().map(|url| ("upstream".to_owned(), url, 1));
+        let one = file.upstream.iter().map(|url| ("upstream".to_owned(), url, 1, ProxyProtocol::Off));
         let several = file.upstreams.iter().flatten().enumerate();
-        let several = several.map(|(index, upstream)| (format!("upstreams[{index}].url"), &upstream.url, upstream.weight));
+        let several = several.map(|(index, one)| (format!("upstreams[{index}].url"), &one.url, one.weight, one.proxy_protocol));
         let mut upstreams: Vec<Upstream> = Vec::new();
-        for (path, url, weight) in one.chain(several) {
+        for (path, url, weight, proxy_protocol) in one.chain(several) {
             let url = url.expose().trim();
             let verdict = if url.is_empty() {
                 Err("is empty; expected \"rtmp://host[:port][/app]\"".into())
@@ -161,7 +161,7 @@ impl Check<'_> {
             } else if upstreams.iter().any(|other| other.url == url) {
                 self.error(&path, "is an upstream that stands further up already; give that one a higher weight");
             }
-            upstreams.push(Upstream { url: url.to_owned(), weight: narrow(weight) });
+            upstreams.push(Upstream { url: url.to_owned(), weight: narrow(weight), proxy_protocol });
         }
         if upstreams.is_empty() && self.intact(&["upstream", "upstreams"]) {
             self.error(
@@ -222,13 +222,31 @@ impl Check<'_> {
             );
             self.warn("security.upstream_allowed_networks", text);
         }
+        let trusted_proxies = self.trusted_proxies(section);
         Security {
             auth_enabled: section.auth_enabled,
             auth_tokens: judged.entries,
             allowed_clients: self.networks("security.allowed_clients", &section.allowed_clients),
             denied_clients: self.networks("security.denied_clients", &section.denied_clients),
+            trusted_proxies,
+            proxy_protocol: section.proxy_protocol,
             upstream_allowed_networks,
         }
+    }
+
+    fn trusted_proxies(&mut self, section: &SecuritySection) -> Vec<IpNetwork> {
+        const KEY: &str = "security.trusted_proxies";
+        let trusted = self.networks(KEY, &section.trusted_proxies);
+        for everything in trusted.iter().filter(|network| network.prefix() == 0) {
+            self.warn(KEY, format!("{everything} trusts everybody: any client may then claim any address, past every limit"));
+        }
+        if section.trusted_proxies.is_empty() && section.proxy_protocol == ProxyMode::Optional {
+            self.warn(
+                "security.proxy_protocol",
+                "has no effect without trusted_proxies: name your load balancers' networks there",
+            );
+        }
+        trusted
     }
 
     fn authentication(&mut self, enabled: bool, tokens: usize) {

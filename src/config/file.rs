@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scalar::{RawToken, Span};
 use super::secret::Hidden;
-use super::settings::{ForwardQuery, LogFormat, LogLevel, StreamNames};
+use super::settings::{ForwardQuery, LogFormat, LogLevel, ProxyMode, ProxyProtocol, StreamNames};
 
 /// Configuration of relay. `//` and `/* */` comments may stand anywhere.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -131,6 +131,9 @@ pub(super) struct RawUpstream {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub(super) weight: u64,
+    /// Whether its connections begin with a PROXY header that says whose they are, in version 1 (text) or 2 (binary). It must expect one.
+    #[serde(default)]
+    pub(super) proxy_protocol: ProxyProtocol,
 }
 
 fn one() -> u64 {
@@ -204,6 +207,10 @@ pub(super) struct SecuritySection {
     pub(super) allowed_clients: Vec<String>,
     /// Networks that clients may not come from, even if allowed_clients names them.
     pub(super) denied_clients: Vec<String>,
+    /// Load balancers: networks whose PROXY header (version 1 or 2) is believed. The client that it names is what limits, logs and /status see.
+    pub(super) trusted_proxies: Vec<String>,
+    /// Whether a connection from trusted_proxies must begin with a PROXY header (required), or may (optional). Others never may.
+    pub(super) proxy_protocol: ProxyMode,
     /// Networks in which an upstream may stand although they are not public (loopback, private, link-local and the like are refused otherwise).
     pub(super) upstream_allowed_networks: Vec<String>,
     /// TLS for clients. Not in this version: must be false.

@@ -62,12 +62,43 @@ pub struct Upstream {
     pub url: String,
     /// Its share of new sessions next to the others', 1 to 1000.
     pub weight: u32,
+    /// What its connections begin with.
+    pub proxy_protocol: ProxyProtocol,
 }
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream").field("url", &"(hidden)").field("weight", &self.weight).finish()
+        let Self { weight, proxy_protocol, .. } = self;
+        f.debug_struct("Upstream")
+            .field("url", &"(hidden)")
+            .field("weight", weight)
+            .field("proxy_protocol", proxy_protocol)
+            .finish()
     }
+}
+
+/// What a connection to an upstream begins with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// The stream itself.
+    #[default]
+    Off,
+    /// A PROXY header of version 1.
+    V1,
+    /// A PROXY header of version 2.
+    V2,
+}
+
+/// Whether a connection from a trusted proxy must begin with a PROXY header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyMode {
+    /// It may: without one the proxy is the client itself.
+    Optional,
+    /// It must, as the specification has it.
+    #[default]
+    Required,
 }
 
 /// How one of several upstreams is chosen for a new session.
@@ -145,6 +176,10 @@ pub struct Security {
     pub allowed_clients: Vec<IpNetwork>,
     /// Networks clients may not come from, though allowed above.
     pub denied_clients: Vec<IpNetwork>,
+    /// Networks whose PROXY header is believed; empty believes none.
+    pub trusted_proxies: Vec<IpNetwork>,
+    /// Whether they must send one.
+    pub proxy_protocol: ProxyMode,
     /// Non-public networks in which an upstream may stand.
     pub upstream_allowed_networks: Vec<IpNetwork>,
 }

@@ -26,12 +26,14 @@ pub(super) struct Client {
     pub(super) session: ServerSession,
     early: Vec<u8>,
     spoke: bool,
+    /// What it said until it was clear what it speaks.
+    opening: Option<Vec<u8>>,
 }
 
 impl Client {
     pub(super) fn new(stream: Stream) -> Self {
         let session = ServerSession::new(&mut |bytes| rand::fill(bytes));
-        Self { stream, session, early: Vec::new(), spoke: false }
+        Self { stream, session, early: Vec::new(), spoke: false, opening: Some(Vec::new()) }
     }
 
     /// Talks until publish or play is complete.
@@ -39,11 +41,18 @@ impl Client {
         let mut piece = [0; PIECE];
         loop {
             let read = self.read(&mut piece).await?;
-            if !self.spoke {
-                self.spoke = true;
-                self.sniff(&piece[..read]).await?;
-            }
-            let progress = self.session.handle_input(&piece[..read]);
+            self.spoke = true;
+            let progress = match self.opening.take() {
+                None => self.session.handle_input(&piece[..read]),
+                Some(mut opening) => {
+                    opening.extend_from_slice(&piece[..read]);
+                    if !self.sniff(&opening).await? {
+                        self.opening = Some(opening);
+                        continue;
+                    }
+                    self.session.handle_input(&opening)
+                }
+            };
             let sent = self.flush().await;
             match progress {
                 Err(e) => return Err(self.broke(&e).await),
@@ -118,17 +127,21 @@ impl Client {
         }
     }
 
-    async fn sniff(&mut self, first: &[u8]) -> Result<(), Outcome> {
+    /// Whether it speaks RTMP; false where more bytes must tell.
+    async fn sniff(&mut self, first: &[u8]) -> Result<bool, Outcome> {
         let guess = sniff::guess(first);
-        let (Guess::Rtmp, None) = (guess, guess.answer()) else {
-            if let Some(answer) = guess.answer()
-                && let Ok(Ok(())) = timeout(TELL, self.stream.write_all(answer.as_bytes())).await
-            {
-                farewell(&mut self.stream).await;
-            }
-            return Err(Outcome::new(Side::Client, guess.reason(), Status::Error));
-        };
-        Ok(())
+        if matches!(guess, Guess::Rtmp | Guess::More) {
+            return Ok(guess == Guess::Rtmp);
+        }
+        if let Some(answer) = guess.answer()
+            && let Ok(Ok(())) = timeout(TELL, self.stream.write_all(answer.as_bytes())).await
+        {
+            farewell(&mut self.stream).await;
+        }
+        Err(match guess {
+            Guess::Proxy => Outcome::new(Side::Relay, guess.reason(), Status::Rejected),
+            _ => Outcome::new(Side::Client, guess.reason(), Status::Error),
+        })
     }
 
     async fn broke(&mut self, error: &ServerError) -> Outcome {

@@ -17,6 +17,7 @@ use super::filter::{ClientFilter, UpstreamFilter};
 use super::flow::Flow;
 use super::introduce::{Introduction, introduce};
 use super::outcome::{Outcome, Side, Status};
+use super::preface;
 use super::relay::{Relay, failure_code, refusal_code, told};
 use super::report;
 use super::seat::{Direction, Patience, Seat};
@@ -24,6 +25,7 @@ use super::worker::Worker;
 use crate::admission::supervisor::Kick;
 use crate::admission::{AuthError, Granted, Permit, Refusal};
 use crate::protocol::name::{Action, NameError, Names, StreamName};
+use crate::protocol::proxy::Ends;
 use crate::protocol::rtmp::joiner::{Joiner, Start, StreamIds};
 use crate::protocol::rtmp::replay::Renamer;
 use crate::protocol::rtmp::server::Request;
@@ -64,7 +66,9 @@ pub(super) async fn live(arrival: Box<Arrival>) -> Outcome {
 async fn prepare(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
     let Arrival { place, stream, at, kick } = *arrival;
     let failed = |e: std::io::Error| Outcome::new(Side::Relay, "socket", Status::Error).because(e);
-    let mut client = Client::new(TcpStream::from_std(stream).map_err(failed)?.into());
+    let stream = TcpStream::from_std(stream).map_err(failed)?;
+    preface::claimed(&stream, &place, at).await?;
+    let mut client = Client::new(stream.into());
     let admitted = place.shared.gate.admit(Arc::clone(&place.cell), kick).await;
     let permit = match admitted {
         Ok(permit) => permit,
@@ -95,7 +99,7 @@ async fn negotiated(place: &Place, client: &mut Client, at: Instant) -> Result<B
             Err(outcome)
         }
         request = timeout_at((at + limit).into(), client.negotiate()) => match request {
-            Ok(request) => request,
+            Ok(request) => request.inspect_err(|outcome| preface::unbelieved(place, outcome)),
             Err(_) => Err(client.too_slow(limit).await),
         },
     }
@@ -104,12 +108,13 @@ async fn negotiated(place: &Place, client: &mut Client, at: Instant) -> Result<B
 /// Looks for an upstream while the client waits; its leaving ends the search at once.
 async fn found(place: &Place, client: &mut Client, request: &Request, wish: &Wish) -> Result<Found, Outcome> {
     place.cell.set_state(State::Dialing);
+    let ends = preface::ends(place, client.stream.tcp());
     let found = tokio::select! {
         biased;
         outcome = place.seat.ended() => {
             Err((refusal_code(request.action).to_owned(), told(outcome.reason).to_owned(), outcome))
         }
-        found = find_upstream(place, request, wish) => found,
+        found = find_upstream(place, request, wish, ends) => found,
         outcome = client.leaves() => return Err(outcome),
     };
     match found {
@@ -181,9 +186,9 @@ pub(super) struct Found {
 type NotFound = (String, String, Outcome);
 
 /// Walks through the candidates until one takes the publish or play.
-async fn find_upstream(place: &Place, request: &Request, wish: &Wish) -> Result<Found, NotFound> {
+async fn find_upstream(place: &Place, request: &Request, wish: &Wish, ends: Ends) -> Result<Found, NotFound> {
     let shared = &place.shared;
-    let mut seek = Seek::new(shared.routes.clone(), shared.candidates());
+    let mut seek = Seek::new(shared.routes.clone(), shared.candidates()).for_client(ends);
     let mut report_step = report::steps(place);
     loop {
         let link = match seek.next(&mut report_step).await {

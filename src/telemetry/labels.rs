@@ -38,7 +38,9 @@ pub(super) const CLOSED: &str = "closed";
 pub(super) const LOST: &str = "lost";
 
 /// `reason` of `rtmp_relay_rejections_total`.
-pub const REJECTIONS: [&str; 10] = [
+pub const REJECTIONS: [&str; 12] = [
+    "proxy_untrusted",
+    "proxy_missing",
     "bad_name",
     "denied_network",
     "network_not_allowed",
@@ -60,7 +62,7 @@ pub(super) const HARD_CAP: &str = "hard_cap";
 pub const ENDINGS: [(Side, &[&str]); 3] =
     [(Side::Client, &CLIENT_ENDS), (Side::Upstream, &UPSTREAM_ENDS), (Side::Relay, &RELAY_ENDS)];
 
-const CLIENT_ENDS: [&str; 27] = [
+const CLIENT_ENDS: [&str; 29] = [
     // As it should be.
     "client_closed",
     "client_reset",
@@ -75,10 +77,12 @@ const CLIENT_ENDS: [&str; 27] = [
     // Not what this port speaks.
     "tls_on_plain_port",
     "http_on_rtmp_port",
+    "rtmpt",
     "rtsp_not_supported",
     "stray_rtsp_frame",
     "not_rtmp",
     "rtmpe",
+    "proxy_malformed",
     // Not as RTMP has it.
     "malformed_command",
     "command_out_of_order",
@@ -113,7 +117,7 @@ const UPSTREAM_ENDS: [&str; 14] = [
     "circuit_open",
 ];
 
-const RELAY_ENDS: [&str; 18] = [
+const RELAY_ENDS: [&str; 20] = [
     "shutdown",
     "panic",
     "socket",
@@ -123,6 +127,8 @@ const RELAY_ENDS: [&str; 18] = [
     "bad_name",
     "second_publish_refused",
     "second_play_refused",
+    "proxy_untrusted",
+    "proxy_missing",
     "denied_network",
     "network_not_allowed",
     RATE_LIMIT,

@@ -12,6 +12,7 @@ use super::probe::Reachability;
 use super::retry::{Attempts, GiveUp, Next};
 use super::target::Target;
 use crate::config::Retry;
+use crate::protocol::proxy::Ends;
 
 /// What every search needs. Cheap to clone; one for all workers.
 #[derive(Clone)]
@@ -100,6 +101,8 @@ pub struct Seek {
     routes: Routes,
     began: Instant,
     candidates: Vec<Arc<Target>>,
+    /// The client's connection, for upstreams that want to know.
+    ends: Option<Ends>,
     attempts: Attempts,
     /// The candidate that is next.
     turn: usize,
@@ -111,7 +114,13 @@ impl Seek {
     pub fn new(routes: Routes, candidates: Vec<Arc<Target>>) -> Self {
         let began = Instant::now();
         let attempts = Attempts::new(routes.retry, began);
-        Self { routes, began, candidates, attempts, turn: 0, last: None }
+        Self { routes, began, candidates, ends: None, attempts, turn: 0, last: None }
+    }
+
+    /// The same on behalf of the client with these ends.
+    #[must_use]
+    pub fn for_client(self, ends: Ends) -> Self {
+        Self { ends: Some(ends), ..self }
     }
 
     /// Dials made.
@@ -165,7 +174,7 @@ impl Seek {
         };
         self.attempts.dialling();
         watch(Step::Dialing { target: &target, attempt: self.attempts.made() });
-        let dial = self.routes.dialer.connect(&target);
+        let dial = self.routes.dialer.connect_for(&target, self.ends);
         let dialled = match within {
             Some(within) => timeout(within, dial).await.unwrap_or(Err(DialError::Cut(within))),
             None => dial.await,

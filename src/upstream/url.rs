@@ -25,6 +25,9 @@ pub enum UrlError {
     /// A scheme of the family that is not built yet.
     #[error("{0}:// upstreams are not in this version: expected rtmp://")]
     NotYet(&'static str),
+    /// RTMP in an encryption or a tunnel of Flash's days.
+    #[error("{0}:// (RTMP in Flash's own encryption or in HTTP) is not spoken here: expected rtmp:// or, encrypted, rtmps://")]
+    Flash(&'static str),
     /// Any other scheme.
     #[error("the scheme is not one that can be relayed to: expected rtmp://")]
     Scheme,
@@ -175,6 +178,9 @@ impl fmt::Debug for UpstreamUrl {
     }
 }
 
+/// Schemes of the family that nobody should use any more.
+const FLASH: [&str; 5] = ["rtmpe", "rtmpt", "rtmpte", "rtmpts", "rtmfp"];
+
 fn judge_scheme(scheme: &str) -> Result<(), UrlError> {
     if scheme.contains(['{', '}']) {
         return Err(UrlError::PlaceholderPlace);
@@ -184,7 +190,7 @@ fn judge_scheme(scheme: &str) -> Result<(), UrlError> {
         "rtmps" => Err(UrlError::NotYet("rtmps")),
         "rtsp" => Err(UrlError::NotYet("rtsp")),
         "rtsps" => Err(UrlError::NotYet("rtsps")),
-        _ => Err(UrlError::Scheme),
+        scheme => Err(FLASH.into_iter().find(|flash| *flash == scheme).map_or(UrlError::Scheme, UrlError::Flash)),
     }
 }
 

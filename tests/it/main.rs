@@ -16,6 +16,7 @@ mod hostile_streams;
 mod origin;
 mod parser;
 mod policy;
+mod proxied;
 mod pump;
 mod relay;
 mod secrets;
