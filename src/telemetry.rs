@@ -27,7 +27,7 @@ pub use collector::MetricsCollector;
 pub use ending::{Side, Status};
 pub use events::Event;
 pub use mask::{Masker, Shown};
-pub use registry::{Metrics, OpenConnection};
+pub use registry::{Metrics, OpenConnection, SessionAtUpstream};
 
 use throttle::Throttle;
 

@@ -1,8 +1,8 @@
 //! The relay, wired: actors on their threads, the door, HTTP.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use actix::{Actor, Addr, Arbiter};
@@ -15,10 +15,9 @@ use crate::admission::{Gate, RateLimiter, Supervisor, Tally};
 use crate::config::Config;
 use crate::http::{self, BufferFacts, ListenerFacts, Readiness, Served, Settings, Sources, UpstreamFacts};
 use crate::listener::{self, Listener, Workers, bind};
-use crate::session::{BufferStats, Shared, WorkerSettings, prepare_worker};
+use crate::session::{BufferStats, Door, Shared, Tls, WorkerSettings, prepare_worker};
 use crate::telemetry::{MetricsCollector, Telemetry, WorkerTraffic, collector, events};
-use crate::upstream::select::Rotation;
-use crate::upstream::{self, Breaker, Reachability, Target, UpstreamBreaker, breaker};
+use crate::upstream::{self, Breaker, Reachability, Router, Target, UpstreamBreaker, breaker};
 
 /// Accepted sockets above `max_total_connections`: those that are just being told why they are refused.
 const HARD_CAP_EXTRA: usize = 64;
@@ -61,9 +60,9 @@ impl Relay {
     /// # Errors
     /// An address that cannot be listened on, named; an upstream or a token entry that a checked configuration does not have.
     pub fn start(config: &Config, telemetry: Telemetry) -> anyhow::Result<Self> {
-        let door = bind("listen_addr", config.listen)?;
-        listener::shape_clients(&door, config.tcp, config.timeouts.write).context("tcp")?;
-        let address = door.local_addr().context("listen_addr")?;
+        let socket = bind("listen_addr", config.listen)?;
+        listener::shape_clients(&socket, config.tcp, config.timeouts.write).context("tcp")?;
+        let address = socket.local_addr().context("listen_addr")?;
         let started = (Instant::now(), SystemTime::now());
         telemetry.emit(events::Started { workers: config.workers });
         let mut arbiters = vec![Arbiter::new()];
@@ -91,25 +90,24 @@ impl Relay {
         let (tell, sampled) = (telemetry.clone(), traffic);
         let collector = MetricsCollector::start_in_arbiter(&control, move |_| MetricsCollector::new(tell, sampled));
 
-        let routes = upstream::routes(config, &targets, vec![address], Breaker::new(breaker.clone()));
-        let readiness = Readiness::of(routes.reachability.clone());
-        warm(&routes.reachability);
+        let means = upstream::means(config, &targets, vec![address], Breaker::new(breaker.clone()), telemetry.clone());
+        let readiness = Readiness::of(means.reachability.clone());
+        warm(&means.reachability);
         let gate = Gate::new(&config.security, config.rate_limit.map(|_| rate_limiter.clone()), supervisor.clone(), tally)
             .context("security.auth_tokens")?;
-        let weights = config.upstreams.iter().map(|u| u.weight);
         let shared = Arc::new(Shared {
             gate,
-            routes,
-            rotation: Mutex::new(Rotation::new(targets.iter().map(|t| t.id).zip(weights))),
-            targets: targets.clone(),
+            router: Router::new(config, targets.clone(), means).context("routes")?,
             forward: config.forward_query.clone(),
+            tls: None,
             timeouts: config.timeouts,
             buffers: config.buffers,
             telemetry: telemetry.clone(),
             sessions: AtomicU64::new(0),
         });
         let cap = config.connection_limit.max_total_connections as usize + HARD_CAP_EXTRA;
-        let listener = Listener::new(door, Workers::new(handles), shared, cap);
+        let door = Door { address, tls: Tls::Off };
+        let listener = Listener::new(vec![(door, socket)], Workers::new(handles), shared, cap);
         let (watch, listener_gone) = (listener.watch(), listener.gone());
         let http = match config.http {
             None => None,
@@ -238,7 +236,7 @@ fn warm(reachability: &Reachability) {
 
 fn listener_facts(standing: &listener::Standing) -> ListenerFacts {
     ListenerFacts {
-        addresses: standing.address.into_iter().collect(),
+        addresses: standing.doors.iter().map(|door| door.address).collect(),
         accepting: standing.accepting,
         open_sockets: standing.open as u64,
         hard_cap: standing.cap as u64,

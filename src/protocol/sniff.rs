@@ -104,6 +104,18 @@ impl Guess {
         }
     }
 
+    /// What it is called, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rtmp => "RTMP",
+            Self::Tls => "TLS",
+            Self::Http | Self::Tunnel => "HTTP",
+            Self::Proxy => "the PROXY protocol",
+            Self::Rtsp | Self::StrayFrame => "RTSP",
+            Self::More | Self::Unknown => "nothing that the relay knows",
+        }
+    }
+
     /// What to answer before closing, where the peer can read something.
     pub fn answer(self) -> Option<&'static str> {
         match self {

@@ -57,12 +57,9 @@ pub(super) fn ends(place: &Place, stream: &TcpStream) -> Ends {
     Ends { client, reached: reached.unwrap_or(SocketAddr::new(client.ip(), 0)) }
 }
 
-/// Tells of a header that came from a peer which is not trusted, where that is how the session ended.
-pub(super) fn unbelieved(place: &Place, outcome: &Outcome) {
-    let refusal = Refusal::ProxyUntrusted { peer: place.cell.client().ip() };
-    if outcome.reason == refusal.reason() {
-        refused(place, &refusal);
-    }
+/// How the session ends of a peer that sent a header, and is not trusted to.
+pub(super) fn unbelieved(place: &Place) -> Outcome {
+    refused(place, &Refusal::ProxyUntrusted { peer: place.cell.client().ip() })
 }
 
 fn refused(place: &Place, refusal: &Refusal) -> Outcome {

@@ -38,10 +38,13 @@ pub(super) const CLOSED: &str = "closed";
 pub(super) const LOST: &str = "lost";
 
 /// `reason` of `rtmp_relay_rejections_total`.
-pub const REJECTIONS: [&str; 12] = [
+pub const REJECTIONS: [&str; 15] = [
     "proxy_untrusted",
     "proxy_missing",
     "bad_name",
+    NO_ROUTE,
+    NO_UPSTREAM_OF_FAMILY,
+    UPSTREAM_FULL,
     "denied_network",
     "network_not_allowed",
     RATE_LIMIT,
@@ -52,6 +55,9 @@ pub const REJECTIONS: [&str; 12] = [
     HARD_CAP,
     "unavailable",
 ];
+const NO_ROUTE: &str = "no_route";
+const NO_UPSTREAM_OF_FAMILY: &str = "no_upstream_of_family";
+const UPSTREAM_FULL: &str = "upstream_full";
 pub(super) const RATE_LIMIT: &str = "rate_limit";
 pub(super) const MAX_TOTAL: &str = "max_total";
 pub(super) const MAX_PER_IP: &str = "max_per_ip";
@@ -60,9 +66,9 @@ pub(super) const HARD_CAP: &str = "hard_cap";
 
 /// `side` and `reason` of `rtmp_relay_sessions_ended_total`.
 pub const ENDINGS: [(Side, &[&str]); 3] =
-    [(Side::Client, &CLIENT_ENDS), (Side::Upstream, &UPSTREAM_ENDS), (Side::Relay, &RELAY_ENDS)];
+    [(Side::Client, CLIENT_ENDS), (Side::Upstream, UPSTREAM_ENDS), (Side::Relay, RELAY_ENDS)];
 
-const CLIENT_ENDS: [&str; 29] = [
+const CLIENT_ENDS: &[&str] = &[
     // As it should be.
     "client_closed",
     "client_reset",
@@ -76,6 +82,10 @@ const CLIENT_ENDS: [&str; 29] = [
     "client_not_reading",
     // Not what this port speaks.
     "tls_on_plain_port",
+    "plain_on_tls_port",
+    "tls_handshake",
+    "tls_client_cert",
+    "tls_untrusted",
     "http_on_rtmp_port",
     "rtmpt",
     "rtsp_not_supported",
@@ -98,7 +108,7 @@ const CLIENT_ENDS: [&str; 29] = [
     "too_much_partial",
 ];
 
-const UPSTREAM_ENDS: [&str; 14] = [
+const UPSTREAM_ENDS: &[&str] = &[
     // While it relayed.
     "upstream_closed",
     "upstream_reset",
@@ -117,7 +127,7 @@ const UPSTREAM_ENDS: [&str; 14] = [
     "circuit_open",
 ];
 
-const RELAY_ENDS: [&str; 20] = [
+const RELAY_ENDS: &[&str] = &[
     "shutdown",
     "panic",
     "socket",
@@ -125,6 +135,9 @@ const RELAY_ENDS: [&str; 20] = [
     "self",
     "refused",
     "bad_name",
+    NO_ROUTE,
+    NO_UPSTREAM_OF_FAMILY,
+    UPSTREAM_FULL,
     "second_publish_refused",
     "second_play_refused",
     "proxy_untrusted",

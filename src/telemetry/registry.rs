@@ -34,6 +34,7 @@ pub struct Metrics {
     pub(super) upstream_retries: IntCounter,
     pub(super) upstream_connect_duration: Histogram,
     pub(super) circuit_state: IntGaugeVec,
+    upstream_sessions: IntGaugeVec,
     pub(super) panics: IntCounterVec,
     dropped_lines: DroppedLines,
 }
@@ -70,6 +71,7 @@ impl Metrics {
             upstream_retries: table.counter("rtmp_relay_upstream_retries_total", "Waits before another dial."),
             upstream_connect_duration: table.histogram("rtmp_relay_upstream_connect_duration_seconds", &LATENCIES, "Name look-up and TCP connect of successful dials."),
             circuit_state: table.gauges("rtmp_relay_circuit_state", &["target"], "Circuit of each upstream: 0 = closed (dials pass), 1 = half-open, 2 = open."),
+            upstream_sessions: table.gauges("rtmp_relay_upstream_sessions", &["upstream"], "Sessions and dials in progress at each upstream."),
             panics: table.counters("rtmp_relay_panics_total", &["where"], "Panics that were caught; each is a bug worth a report."),
             dropped_lines: DroppedLines::new(),
             registry: table.0.clone(),
@@ -96,11 +98,20 @@ impl Metrics {
         (self.bytes_upstream.get(), self.bytes_downstream.get())
     }
 
-    /// Names the upstreams whose circuits are shown; those of earlier calls are forgotten. At start and at reload.
+    /// A session is, or tries to be, at the upstream with this label until the answer is dropped.
+    pub fn session_at(&self, label: &str) -> SessionAtUpstream {
+        let gauge = self.upstream_sessions.with_label_values(&[label]);
+        gauge.inc();
+        SessionAtUpstream(gauge)
+    }
+
+    /// Names the upstreams whose circuits and sessions are shown. At start.
     pub fn set_targets<'a>(&self, labels: impl IntoIterator<Item = &'a str>) {
         self.circuit_state.reset();
+        self.upstream_sessions.reset();
         for label in labels {
             self.circuit_state.with_label_values(&[label]).set(0);
+            self.upstream_sessions.with_label_values(&[label]).set(0);
         }
     }
 
@@ -125,6 +136,16 @@ impl Metrics {
 pub struct OpenConnection(IntGauge);
 
 impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// One session at an upstream, counted until this is dropped.
+#[must_use = "the session is counted until this is dropped"]
+pub struct SessionAtUpstream(IntGauge);
+
+impl Drop for SessionAtUpstream {
     fn drop(&mut self) {
         self.0.dec();
     }

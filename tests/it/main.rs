@@ -25,4 +25,5 @@ mod siege;
 mod speech;
 mod switch;
 mod trouble;
+mod upstreams;
 mod wait;
