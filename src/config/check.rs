@@ -202,14 +202,32 @@ impl Check<'_> {
             );
             self.warn("security.upstream_allowed_networks", text);
         }
+        let trusted_proxies = self.trusted_proxies(section);
         Security {
             auth_enabled: section.auth_enabled,
             auth_tokens: judged.entries,
             allowed_clients: self.networks("security.allowed_clients", &section.allowed_clients),
             denied_clients: self.networks("security.denied_clients", &section.denied_clients),
+            trusted_proxies,
+            proxy_protocol: section.proxy_protocol,
             upstream_allowed_networks,
             tls,
         }
+    }
+
+    fn trusted_proxies(&mut self, section: &SecuritySection) -> Vec<IpNetwork> {
+        const KEY: &str = "security.trusted_proxies";
+        let trusted = self.networks(KEY, &section.trusted_proxies);
+        for everything in trusted.iter().filter(|network| network.prefix() == 0) {
+            self.warn(KEY, format!("{everything} trusts everybody: any client may then claim any address, past every limit"));
+        }
+        if section.trusted_proxies.is_empty() && section.proxy_protocol == ProxyMode::Optional {
+            self.warn(
+                "security.proxy_protocol",
+                "has no effect without trusted_proxies: name your load balancers' networks there",
+            );
+        }
+        trusted
     }
 
     fn authentication(&mut self, enabled: bool, tokens: usize) {

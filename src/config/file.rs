@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scalar::{RawToken, Span};
 use super::secret::Hidden;
-use super::settings::{ForwardQuery, LogFormat, LogLevel, StreamNames, Tls};
+use super::settings::{ForwardQuery, LogFormat, LogLevel, ProxyMode, StreamNames, Tls};
 
 pub(super) use upstreams::{HealthCheckSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream};
 
@@ -219,6 +219,10 @@ pub(super) struct SecuritySection {
     pub(super) allowed_clients: Vec<String>,
     /// Networks that clients may not come from, even if allowed_clients names them.
     pub(super) denied_clients: Vec<String>,
+    /// Load balancers: networks whose PROXY header (version 1 or 2) is believed. The client that it names is what limits, logs and /status see.
+    pub(super) trusted_proxies: Vec<String>,
+    /// Whether a connection from trusted_proxies must begin with a PROXY header (required), or may (optional). Others never may.
+    pub(super) proxy_protocol: ProxyMode,
     /// Networks in which an upstream may stand although they are not public (loopback, private, link-local and the like are refused otherwise).
     pub(super) upstream_allowed_networks: Vec<String>,
     /// Whether clients must speak TLS at listen_addr (rtmps://).

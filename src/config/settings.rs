@@ -14,7 +14,7 @@ use super::address::ListenAddr;
 
 mod upstreams;
 
-pub use upstreams::{Match, Route, Strategy, Upstream};
+pub use upstreams::{Match, ProxyProtocol, Route, Strategy, Upstream};
 
 /// The whole configuration. Two that are equal ask for the same behaviour; `Debug` prints no secret.
 #[derive(Debug, Clone, PartialEq)]
@@ -192,10 +192,25 @@ pub struct Security {
     pub allowed_clients: Vec<IpNetwork>,
     /// Networks clients may not come from, though allowed above.
     pub denied_clients: Vec<IpNetwork>,
+    /// Networks whose PROXY header is believed; empty believes none.
+    pub trusted_proxies: Vec<IpNetwork>,
+    /// Whether they must send one.
+    pub proxy_protocol: ProxyMode,
     /// Non-public networks in which an upstream may stand.
     pub upstream_allowed_networks: Vec<IpNetwork>,
     /// What TLS for clients, or for HTTP, is done with; there if any address asks for it.
     pub tls: Option<ServerTls>,
+}
+
+/// Whether a connection from a trusted proxy must begin with a PROXY header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyMode {
+    /// It may: without one the proxy is the client itself.
+    Optional,
+    /// It must, as the specification has it.
+    #[default]
+    Required,
 }
 
 /// One token and what it opens.

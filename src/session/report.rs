@@ -10,16 +10,16 @@ use crate::telemetry::{Facts, events};
 use crate::upstream::{Connected, Step, Target};
 
 pub(super) fn refused(place: &Place, reason: &'static str, text: &str) {
-    let (session, client) = (place.cell.id, place.cell.client);
+    let (session, client) = (place.cell.id, place.cell.client());
     place.shared.telemetry.emit(events::SessionRefused { session, client, reason, text });
 }
 
 pub(super) fn address_filled(place: &Place) {
-    place.shared.telemetry.emit(events::AddressFilled { session: place.cell.id, client: place.cell.client });
+    place.shared.telemetry.emit(events::AddressFilled { session: place.cell.id, client: place.cell.client() });
 }
 
 pub(super) fn unauthorised(place: &Place, action: Action, text: &str) {
-    let (session, client) = (place.cell.id, place.cell.client);
+    let (session, client) = (place.cell.id, place.cell.client());
     place.shared.telemetry.emit(events::AuthFailed { session, client, action: action.as_str(), text });
 }
 

@@ -58,7 +58,9 @@ pub const RELOADS: [&str; 2] = [LOADED, REFUSED];
 pub(super) const LOADED: &str = "loaded";
 
 /// `reason` of `rtmp_relay_rejections_total`.
-pub const REJECTIONS: [&str; 13] = [
+pub const REJECTIONS: [&str; 15] = [
+    "proxy_untrusted",
+    "proxy_missing",
     "bad_name",
     NO_ROUTE,
     NO_UPSTREAM_OF_FAMILY,
@@ -105,10 +107,12 @@ const CLIENT_ENDS: &[&str] = &[
     "tls_client_cert",
     "tls_untrusted",
     "http_on_rtmp_port",
+    "rtmpt",
     "rtsp_not_supported",
     "stray_rtsp_frame",
     "not_rtmp",
     "rtmpe",
+    "proxy_malformed",
     // Not as RTMP has it.
     "malformed_command",
     "command_out_of_order",
@@ -164,6 +168,8 @@ const RELAY_ENDS: &[&str] = &[
     UPSTREAM_FULL,
     "second_publish_refused",
     "second_play_refused",
+    "proxy_untrusted",
+    "proxy_missing",
     "denied_network",
     "network_not_allowed",
     RATE_LIMIT,
