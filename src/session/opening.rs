@@ -14,7 +14,7 @@ use super::client::Client;
 use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
 use super::preface;
-use super::relay::farewell;
+use super::sides::farewell;
 use super::{Door, Tls};
 use crate::protocol::sniff::{self, Guess};
 use crate::tls::Stream;
