@@ -15,6 +15,7 @@ mod introduce;
 mod life;
 mod opening;
 pub mod outcome;
+mod preface;
 mod relay;
 mod report;
 mod seat;
@@ -25,8 +26,8 @@ mod takeover;
 mod worker;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use actix::{Actor, ArbiterHandle};
@@ -41,8 +42,7 @@ pub use crate::config::Tls;
 use crate::config::{Buffers, ForwardQuery, PublishHold, Timeouts};
 use crate::telemetry::{SessionId, Telemetry};
 use crate::tls;
-use crate::upstream::select::Rotation;
-use crate::upstream::{Routes, Target};
+use crate::upstream::Router;
 
 /// A socket that has arrived. Crosses threads as a standard one.
 pub struct Accepted {
@@ -71,12 +71,8 @@ pub struct Door {
 pub struct Shared {
     /// Who may come in.
     pub gate: Gate,
-    /// How upstreams are dialled.
-    pub routes: Routes,
-    /// The upstreams.
-    pub targets: Vec<Arc<Target>>,
-    /// Their order for the next session.
-    pub rotation: Mutex<Rotation>,
+    /// Where streams go.
+    pub router: Router,
     /// Which query arguments travel on.
     pub forward: ForwardQuery,
     /// Meets clients in private, where a door asks for it.

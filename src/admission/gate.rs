@@ -1,15 +1,16 @@
 //! The way in: every question of admission, in the one order in which they are asked.
 
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use actix::{Addr, Recipient};
 
 use super::rate_limiter::Acquire;
 use super::supervisor::{Admit, Kick};
-use super::{Authenticator, Granted, Networks, Permit, RateLimiter, Refusal, RefusalTeller, Supervisor, Tally};
+use super::{Authenticator, Expect, Granted, Networks, Permit, Proxies, RateLimiter, Refusal, RefusalTeller, Supervisor, Tally};
 use crate::config::Security;
 use crate::protocol::name::{Action, StreamName};
-use crate::telemetry::SessionCell;
+use crate::telemetry::{Metrics, SessionCell, Waits};
 
 /// Asked by every session. One is made by the app and shared in an `Arc`.
 pub struct Gate {
@@ -19,11 +20,13 @@ pub struct Gate {
     supervisor: Addr<Supervisor>,
     tally: Tally,
     teller: RefusalTeller,
+    waits: Option<[Waits; 2]>,
 }
 
 /// What a reload may change.
 #[derive(Clone)]
 struct Rules {
+    proxies: Arc<Proxies>,
     networks: Arc<Networks>,
     authenticator: Arc<Authenticator>,
 }
@@ -31,7 +34,8 @@ struct Rules {
 impl Rules {
     fn new(security: &Security) -> Result<Self, super::auth::BadGlob> {
         let networks = Networks::new(&security.allowed_clients, &security.denied_clients);
-        Ok(Self { networks: Arc::new(networks), authenticator: Arc::new(Authenticator::new(security)?) })
+        let authenticator = Arc::new(Authenticator::new(security)?);
+        Ok(Self { proxies: Arc::new(Proxies::new(security)), networks: Arc::new(networks), authenticator })
     }
 }
 
@@ -47,21 +51,33 @@ impl Gate {
         tally: Tally,
     ) -> Result<Self, super::auth::BadGlob> {
         let rules = RwLock::new(Rules::new(security)?);
-        Ok(Self { rules, rate_limiter, supervisor, tally, teller: RefusalTeller::default() })
+        Ok(Self { rules, rate_limiter, supervisor, tally, teller: RefusalTeller::default(), waits: None })
     }
 
-    /// Asks for a place for the client at `cell.client`: its network, then its rate, then the connection limits. To be asked
+    /// The same gate, which times its questions to the actors.
+    pub fn timed(self, metrics: &Metrics) -> Self {
+        Self { waits: Some([metrics.waits("rate_limiter"), metrics.waits("supervisor")]), ..self }
+    }
+
+    /// Whether the socket whose peer is `peer` begins with a PROXY header. To be asked before [`Self::admit`].
+    pub fn expect_of(&self, peer: IpAddr) -> Expect {
+        self.rules().proxies.expect_of(peer)
+    }
+
+    /// Asks for a place for the client at `cell.client()`: its network, then its rate, then the connection limits. To be asked
     /// after the PROXY header and before any other byte of the client is read.
     ///
     /// # Errors
     /// Any [`Refusal`] but `Auth`; already counted in the tally.
     pub async fn admit(&self, cell: Arc<SessionCell>, session: Recipient<Kick>) -> Result<Permit, Refusal> {
-        let ip = cell.client.ip();
+        let ip = cell.client().ip();
         self.rules().networks.judge(ip).inspect_err(|refusal| self.tally.count(refusal))?;
         if let Some(rate_limiter) = &self.rate_limiter {
-            rate_limiter.send(Acquire { ip }).await.unwrap_or_else(|_| Err(self.unavailable()))?;
+            let answer = Waits::time(self.waits.as_ref().map(|[waits, _]| waits), rate_limiter.send(Acquire { ip })).await;
+            answer.unwrap_or_else(|_| Err(self.unavailable()))?;
         }
-        self.supervisor.send(Admit { cell, session }).await.unwrap_or_else(|_| Err(self.unavailable()))
+        let answer = Waits::time(self.waits.as_ref().map(|[_, waits]| waits), self.supervisor.send(Admit { cell, session }));
+        answer.await.unwrap_or_else(|_| Err(self.unavailable()))
     }
 
     /// Judges the token; see [`Authenticator::authenticate`].
@@ -73,7 +89,7 @@ impl Gate {
         granted.map_err(Refusal::from).inspect_err(|refusal| self.tally.count(refusal))
     }
 
-    /// Changes networks and tokens for whoever asks from now on, also on connections that are open. Nothing changes on error.
+    /// Changes proxies, networks and tokens for whoever asks from now on, also on connections that are open. Nothing changes on error.
     ///
     /// # Errors
     /// A glob of a token entry that is none.

@@ -1,6 +1,6 @@
 //! Which upstream takes this stream? Candidates are dialled and told what the client said, until one says yes.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
@@ -8,13 +8,16 @@ use tokio::time::sleep;
 use super::introduce::{Failure, Introduction, introduce};
 use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
-use super::relay::failure_code;
-use super::{Shared, report};
+use super::relay::{failure_code, refusal_code};
+use super::report;
 use crate::admission::{AuthError, Granted};
 use crate::protocol::name::{Action, Identity, Names, StreamName};
+use crate::protocol::proxy::Ends;
 use crate::protocol::rtmp::replay::Renamer;
 use crate::protocol::rtmp::server::Request;
-use crate::upstream::{CircuitPermit, Connected, Link, Seek, SeekError, Target, TargetId};
+use crate::upstream::{
+    Ask, CircuitPermit, Connected, Family, Link, Load, NoRoute, Publication, Seek, SeekError, Target, TargetId,
+};
 
 /// The first wait between two searches, and the longest: each has its own waits between dials.
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
@@ -36,6 +39,13 @@ pub(super) struct Found {
     pub(super) introduction: Box<Introduction>,
     pub(super) renamer: Renamer,
     pub(super) names: Names,
+    pub(super) visit: Visit,
+}
+
+/// A session's place at its upstream, and what makes players find its stream there. Given back when dropped.
+pub(super) struct Visit {
+    _load: Load,
+    _publication: Option<Publication>,
 }
 
 /// No upstream takes it.
@@ -81,10 +91,10 @@ impl Again {
 }
 
 /// Searches, and searches again while `again` says so.
-pub(super) async fn find(place: &Place, asked: &Asked, again: &Again) -> Result<Found, NotFound> {
+pub(super) async fn find(place: &Place, asked: &Asked, again: &Again, ends: Ends) -> Result<Found, NotFound> {
     let mut wait = AGAIN_FIRST;
     loop {
-        let not_found = match find_once(place, asked, again.lost).await {
+        let not_found = match find_once(place, asked, again.lost, ends).await {
             Ok(found) => return Ok(found),
             Err(not_found) => not_found,
         };
@@ -98,22 +108,26 @@ pub(super) async fn find(place: &Place, asked: &Asked, again: &Again) -> Result<
 }
 
 /// Walks through the candidates until one takes the publish or play.
-async fn find_once(place: &Place, asked: &Asked, lost: Option<TargetId>) -> Result<Found, NotFound> {
+async fn find_once(place: &Place, asked: &Asked, lost: Option<TargetId>, ends: Ends) -> Result<Found, NotFound> {
     let Asked { request, name, granted, .. } = asked;
     let shared = &place.shared;
-    let mut seek = Seek::new(shared.routes.clone(), shared.candidates(lost));
+    let mut seek = seek(place, asked, lost)?.for_client(ends);
     let mut report_step = report::steps(place);
     loop {
-        let link = seek.next(&mut report_step).await.map_err(|e| sought_in_vain(request.action, &e))?;
-        let Link { target, mut connected, permit, deadline } = link;
+        let link = seek.next(&mut report_step).await.map_err(|e| sought_in_vain(place, request.action, &e))?;
+        let Link { target, mut connected, permit, load, deadline } = link;
         report::connected(place, &target, &connected);
         let names = target.address(name, &shared.forward).map_err(|e| unaddressable(place, asked, &e.to_string()))?;
         let renamer = Renamer::new(request, names.clone(), granted.token_name.is_some());
         match introduce(&mut connected.stream, request, &renamer, deadline).await {
             Ok(introduction) => {
                 permit.success();
+                shared.telemetry.metrics().upstream_handshaken(introduction.handshake);
                 let introduction = Box::new(introduction);
-                return Ok(Found { target, connected, introduction, renamer, names });
+                let publishes = request.action == Action::Publish;
+                let publication = publishes.then(|| shared.router.publish(&asked.identity, target.id));
+                let visit = Visit { _load: load, _publication: publication };
+                return Ok(Found { target, connected, introduction, renamer, names, visit });
             }
             Err(failure) => {
                 if let Some(not_found) = failed(place, request.action, &target, permit, failure, seek.made()) {
@@ -125,9 +139,25 @@ async fn find_once(place: &Place, asked: &Asked, lost: Option<TargetId>) -> Resu
     }
 }
 
-fn sought_in_vain(action: Action, error: &SeekError) -> NotFound {
+/// Begins the search, along the routes.
+fn seek(place: &Place, asked: &Asked, lost: Option<TargetId>) -> Result<Seek, NotFound> {
+    let Asked { request, name, identity, .. } = asked;
+    let vhost = name.vhost(&request.tc_url);
+    let ask = Ask { family: Family::Rtmp, action: request.action, name: identity, vhost: &vhost, lost };
+    place.shared.router.seek(&ask).map_err(|no_route| unrouted(place, request.action, no_route))
+}
+
+fn unrouted(place: &Place, action: Action, no_route: NoRoute) -> NotFound {
+    let text = no_route.to_string();
+    report::refused(place, no_route.reason(), &text);
+    let outcome = Outcome::new(Side::Relay, no_route.reason(), Status::Rejected);
+    NotFound { code: refusal_code(action).to_owned(), text, outcome, why: Why::Final }
+}
+
+fn sought_in_vain(place: &Place, action: Action, error: &SeekError) -> NotFound {
     // What policy forbids is refused; all else is the upstream's fault.
     let (side, status, why, text) = match error {
+        SeekError::NoRoute(no_route) => return unrouted(place, action, *no_route),
         SeekError::Refused(_) => {
             let text = "the relay's configuration forbids this upstream, trying again will not help";
             (Side::Relay, Status::Rejected, Why::Final, text)
@@ -179,15 +209,6 @@ pub(super) fn bad_name_code(action: Action) -> &'static str {
     match action {
         Action::Publish => "NetStream.Publish.BadName",
         Action::Play => "NetStream.Play.StreamNotFound",
-    }
-}
-
-impl Shared {
-    /// The targets for the next session, best first; the one that was `lost` comes last.
-    fn candidates(&self, lost: Option<TargetId>) -> Vec<Arc<Target>> {
-        let mut order = self.rotation.lock().unwrap_or_else(PoisonError::into_inner).candidates();
-        order.sort_by_key(|id| Some(*id) == lost);
-        order.into_iter().filter_map(|id| self.targets.iter().find(|t| t.id == id).cloned()).collect()
     }
 }
 

@@ -22,6 +22,7 @@ use super::flow::{Flow, FlowError, Left};
 use super::introduce::Introduction;
 use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
+use super::preface;
 use super::relay::{Relay, broken, refusal_code, told};
 use super::report;
 use super::seat::Direction;
@@ -107,6 +108,7 @@ struct Dead {
     stream: Stream,
     pending: Vec<u8>,
     ends_whole: bool,
+    left: bool,
 }
 
 impl Dead {
@@ -119,14 +121,16 @@ impl Dead {
             }
             self.stream.shutdown().await
         };
-        let _ = timeout(FAREWELL, leave).await;
+        self.left = matches!(timeout(FAREWELL, leave).await, Ok(Ok(())));
     }
 }
 
 impl Drop for Dead {
     /// With a reset, unless it was left in order: what the kernel still has for it must not keep our ghost alive there.
     fn drop(&mut self) {
-        let _ = SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO));
+        if !self.left {
+            let _ = SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO));
+        }
     }
 }
 
@@ -153,7 +157,7 @@ fn orphan(relay: Box<Relay>) -> Result<(Orphan, Dead), Outcome> {
     place.cell.holds.add(1);
     let counted = place.shared.telemetry.metrics().publisher_held();
     let orphan = Orphan { client, filter, place, permit, collector, settings, began: Instant::now(), _counted: counted };
-    Ok((orphan, Dead { stream, pending, ends_whole }))
+    Ok((orphan, Dead { stream, pending, ends_whole, left: false }))
 }
 
 impl Orphan {
@@ -163,6 +167,7 @@ impl Orphan {
         let deadline = *began + settings.max_time;
         let lost = filter.target().id;
         let asked = Rc::clone(filter.asked());
+        let ends = preface::ends(place, client.stream.tcp());
         let again = Again {
             lost: Some(lost),
             ghosts: filter.lived_at().to_vec(),
@@ -172,7 +177,7 @@ impl Orphan {
         tokio::select! {
             biased;
             outcome = place.seat.ended() => Err(Over::Told(outcome)),
-            found = find(place, &asked, &again) => found.map_err(Over::NotFound),
+            found = find(place, &asked, &again, ends) => found.map_err(Over::NotFound),
             over = collect(&mut client.stream, collector, filter, place) => Err(over),
             () = sleep_until(deadline.into()) => Err(Over::Expired),
         }
@@ -181,7 +186,7 @@ impl Orphan {
     /// Joins the client to the upstream that was found.
     fn resume(self, found: Found) -> Box<Relay> {
         let Self { mut client, mut filter, place, permit, collector, settings, began, .. } = self;
-        let Found { target, connected, introduction, renamer, names } = found;
+        let Found { target, connected, introduction, renamer, names, visit } = found;
         // What it says on its way in, the client has heard from the first one.
         let Introduction { parts, .. } = *introduction;
         let stream_ids = parts.stream_ids;
@@ -208,7 +213,8 @@ impl Orphan {
         down.feed(&parts.rest, &mut upstream_filter);
         client.flow = down;
         place.cell.set_state(State::Relaying);
-        let upstream = UpstreamSide { stream: connected.stream, flow: up, stream_id: stream_ids.to, filter: upstream_filter };
+        let upstream =
+            UpstreamSide { stream: connected.stream, flow: up, stream_id: stream_ids.to, filter: upstream_filter, _visit: visit };
         Box::new(Relay { client, upstream, client_filter: filter, place, permit })
     }
 

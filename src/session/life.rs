@@ -16,6 +16,7 @@ use super::find::{Again, Asked, Found, bad_name_code, find};
 use super::hold::hold;
 use super::opening::{self, Opened};
 use super::outcome::{Outcome, Side, Status};
+use super::preface;
 use super::relay::{Passed, Relay, refusal_code, told};
 use super::report;
 use super::seat::Seat;
@@ -71,6 +72,7 @@ async fn prepare(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
     let Arrival { place, stream, at, door, kick } = *arrival;
     let failed = |e: std::io::Error| Outcome::new(Side::Relay, "socket", Status::Error).because(e);
     let tcp = TcpStream::from_std(stream).map_err(failed)?;
+    preface::claimed(&tcp, &place, at).await?;
     let admitted = place.shared.gate.admit(Arc::clone(&place.cell), kick.clone()).await;
     let permit = match admitted {
         Ok(permit) => permit,
@@ -119,7 +121,8 @@ async fn found(
     claimed: Claim,
 ) -> Result<(Found, Claim), Outcome> {
     place.cell.set_state(State::Dialing);
-    match with_client(place, client, find(place, asked, again)).await {
+    let ends = preface::ends(place, client.stream.tcp());
+    match with_client(place, client, find(place, asked, again, ends)).await {
         Ok(Ok(found)) => Ok((found, claimed)),
         Ok(Err(not_found)) => {
             drop(claimed);

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::filter::UpstreamFilter;
+use super::find::Visit;
 use super::flow::{Flow, Outlet};
 use super::life::Place;
 use crate::protocol::name::Action;
@@ -38,6 +39,7 @@ pub(super) struct UpstreamSide {
     /// Message stream id as it knows it.
     pub(super) stream_id: u32,
     pub(super) filter: UpstreamFilter,
+    pub(super) _visit: Visit,
 }
 
 impl ClientSide {

@@ -35,8 +35,8 @@ pub(super) async fn switch(
     found: Found,
     (permit, claim): (Permit, Claim),
 ) -> Result<Box<Relay>, Outcome> {
-    let Found { target, connected, introduction, renamer, names } = found;
-    let Introduction { forward, parts } = *introduction;
+    let Found { target, connected, introduction, renamer, names, visit } = found;
+    let Introduction { forward, parts, .. } = *introduction;
     client.take_early();
     forward.iter().for_each(|message| client.session.forward(message));
     let told = tokio::time::timeout(place.shared.timeouts.write, client.flush()).await;
@@ -78,7 +78,13 @@ pub(super) async fn switch(
     place.seat.start_watch(patience(&place.shared, action), Instant::now());
     Ok(Box::new(Relay {
         client: ClientSide { action, stream: client, flow: down, stream_id: stream_ids.from },
-        upstream: UpstreamSide { stream: connected.stream, flow: up, stream_id: stream_ids.to, filter: upstream_filter },
+        upstream: UpstreamSide {
+            stream: connected.stream,
+            flow: up,
+            stream_id: stream_ids.to,
+            filter: upstream_filter,
+            _visit: visit,
+        },
         client_filter,
         place,
         permit,

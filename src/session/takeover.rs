@@ -25,7 +25,7 @@ pub(super) async fn claim(
     asked: &Asked,
     session: Recipient<Kick>,
 ) -> Result<(Claim, Again), Outcome> {
-    let party = Party { token_name: asked.granted.token_name.clone(), address: IpKey::of(place.cell.client.ip()) };
+    let party = Party { token_name: asked.granted.token_name.clone(), address: IpKey::of(place.cell.client().ip()) };
     let mut claim = place.shared.claims.visitor(Publisher { party, cell: place.cell.clone(), session });
     if asked.request.action != Action::Publish {
         return Ok((claim, Again::default()));

@@ -13,8 +13,16 @@ pub const DIRECTIONS: [&str; 2] = [UPSTREAM, DOWNSTREAM];
 pub(super) const UPSTREAM: &str = "upstream";
 pub(super) const DOWNSTREAM: &str = "downstream";
 
+/// `action` of `rtmp_relay_streams`.
+pub const ACTIONS: [&str; 2] = [PUBLISH, PLAY];
+pub(super) const PUBLISH: &str = "publish";
+pub(super) const PLAY: &str = "play";
+
+/// `actor` of `rtmp_relay_actor_wait_seconds`.
+pub const ACTORS: [&str; 4] = ["supervisor", "rate_limiter", "breaker", "collector"];
+
 /// `error_type` of `rtmp_relay_upstream_errors_total`: the kinds of a failed dial, then what can go wrong behind it.
-pub const ERROR_TYPES: [&str; 14] = [
+pub const ERROR_TYPES: [&str; 22] = [
     "dns",
     "guard",
     "self",
@@ -23,6 +31,14 @@ pub const ERROR_TYPES: [&str; 14] = [
     "connect_other",
     "dial_queue",
     "local",
+    "tls_untrusted",
+    "tls_expired",
+    "tls_wrong_name",
+    "tls_certificate",
+    "tls_refused",
+    "tls_protocol",
+    "tls_closed",
+    "tls_timeout",
     "handshake",
     "handshake_timeout",
     "protocol",
@@ -37,9 +53,18 @@ pub(super) const CLOSED: &str = "closed";
 /// An upstream that went away while it relayed.
 pub(super) const LOST: &str = "lost";
 
+/// `result` of `rtmp_relay_tls_certificate_reloads_total`.
+pub const RELOADS: [&str; 2] = [LOADED, REFUSED];
+pub(super) const LOADED: &str = "loaded";
+
 /// `reason` of `rtmp_relay_rejections_total`.
-pub const REJECTIONS: [&str; 11] = [
+pub const REJECTIONS: [&str; 16] = [
+    "proxy_untrusted",
+    "proxy_missing",
     "bad_name",
+    NO_ROUTE,
+    NO_UPSTREAM_OF_FAMILY,
+    UPSTREAM_FULL,
     "denied_network",
     "network_not_allowed",
     RATE_LIMIT,
@@ -51,6 +76,9 @@ pub const REJECTIONS: [&str; 11] = [
     HARD_CAP,
     "unavailable",
 ];
+const NO_ROUTE: &str = "no_route";
+const NO_UPSTREAM_OF_FAMILY: &str = "no_upstream_of_family";
+const UPSTREAM_FULL: &str = "upstream_full";
 pub(super) const RATE_LIMIT: &str = "rate_limit";
 pub(super) const MAX_TOTAL: &str = "max_total";
 pub(super) const MAX_PER_IP: &str = "max_per_ip";
@@ -80,10 +108,12 @@ const CLIENT_ENDS: &[&str] = &[
     "tls_client_cert",
     "tls_untrusted",
     "http_on_rtmp_port",
+    "rtmpt",
     "rtsp_not_supported",
     "stray_rtsp_frame",
     "not_rtmp",
     "rtmpe",
+    "proxy_malformed",
     // Not as RTMP has it.
     "malformed_command",
     "command_out_of_order",
@@ -112,6 +142,14 @@ const UPSTREAM_ENDS: &[&str] = &[
     "connect_refused",
     "connect_timeout",
     "connect_other",
+    "tls_untrusted",
+    "tls_expired",
+    "tls_wrong_name",
+    "tls_certificate",
+    "tls_refused",
+    "tls_protocol",
+    "tls_closed",
+    "tls_timeout",
     "dial_queue",
     "local",
     "retry_attempts",
@@ -127,10 +165,15 @@ const RELAY_ENDS: &[&str] = &[
     "self",
     "refused",
     "bad_name",
+    NO_ROUTE,
+    NO_UPSTREAM_OF_FAMILY,
+    UPSTREAM_FULL,
     "taken_over",
     "already_publishing",
     "second_publish_refused",
     "second_play_refused",
+    "proxy_untrusted",
+    "proxy_missing",
     "denied_network",
     "network_not_allowed",
     RATE_LIMIT,

@@ -4,7 +4,7 @@ use percent_encoding::percent_decode;
 
 use super::template::Place;
 use super::url::{Fixed, FixedPart, UpstreamUrl, UrlError};
-pub use crate::config::ForwardQuery;
+pub use crate::config::{ForwardQuery, ProxyProtocol};
 use crate::protocol::name::{Identity, NameError, Names, Part, Query, StreamName};
 
 /// Longest app, stream or tcUrl, with its query, that goes to an upstream.
@@ -13,6 +13,25 @@ pub const MAX_NAME: usize = 4096;
 /// Number of a target, unique in one run of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TargetId(pub u32);
+
+/// What speaks with what: the relay translates neither into the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// rtmp and rtmps.
+    Rtmp,
+    /// rtsp and rtsps.
+    Rtsp,
+}
+
+impl Family {
+    /// Its name in sentences.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rtmp => "RTMP",
+            Self::Rtsp => "RTSP",
+        }
+    }
+}
 
 /// Why a client's name cannot be sent to an upstream. The text is for the client and never repeats the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,12 +59,14 @@ pub struct Target {
     pub label: String,
     /// Its URL.
     pub url: UpstreamUrl,
+    /// The PROXY header that its connections begin with.
+    pub proxy_protocol: ProxyProtocol,
 }
 
 impl Target {
-    /// A target for a checked URL.
+    /// A target for a checked URL, without a PROXY header.
     pub fn new(id: TargetId, url: UpstreamUrl) -> Self {
-        Self { id, label: url.label(), url }
+        Self { id, label: url.label(), url, proxy_protocol: ProxyProtocol::Off }
     }
 
     /// Reads the URL too.
@@ -54,6 +75,11 @@ impl Target {
     /// [`UrlError`].
     pub fn parse(id: TargetId, url: &str) -> Result<Self, UrlError> {
         Ok(Self::new(id, UpstreamUrl::parse(url)?))
+    }
+
+    /// What it speaks.
+    pub fn family(&self) -> Family {
+        self.url.family()
     }
 
     /// How the upstream is addressed for a client that asked for `name`, whose token is already out.

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::wait::{wait_for, wait_until};
 
-/// What every test's relay is configured with, under `more`.
+/// What every test's relay is configured with, under `more`; a null takes a key out.
 pub(crate) fn configured(upstream: &str, more: Value) -> Value {
     let mut config = json!({
         "listen_addr": "127.0.0.1:0",
@@ -39,7 +39,10 @@ fn merge(into: &mut Value, more: Value) {
     match (into, more) {
         (Value::Object(into), Value::Object(more)) => {
             for (key, value) in more {
-                merge(into.entry(key).or_insert(Value::Null), value);
+                match value {
+                    Value::Null => drop(into.remove(&key)),
+                    value => merge(into.entry(key).or_insert(Value::Null), value),
+                }
             }
         }
         (into, more) => *into = more,
@@ -165,7 +168,18 @@ impl Relay {
 
     /// In front of `upstream`, with further keys.
     pub(crate) fn with(upstream: &str, more: Value) -> Self {
-        let text = configured(upstream, more).to_string();
+        Self::started(configured(upstream, more))
+    }
+
+    /// In front of the `upstreams` of `config`.
+    pub(crate) fn several(config: Value) -> Self {
+        let mut config = configured("", config);
+        config.as_object_mut().expect("an object").remove("upstream");
+        Self::started(config)
+    }
+
+    fn started(config: Value) -> Self {
+        let text = config.to_string();
         let loaded = config::parse(&text, &Env::empty(), &app::judge_upstream).unwrap_or_else(|e| panic!("{e}"));
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (tell, told) = mpsc::channel();

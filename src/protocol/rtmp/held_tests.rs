@@ -131,7 +131,7 @@ proptest! {
         let (bytes, dropped) = (held.bytes(), held.dropped());
         let (mut writer, mut out) = (Writer::default(), Vec::new());
         let Resumed { keep, begun } = held.resume(&mut writer, &mut out, StreamIds { from: 1, to: 7 });
-        let heard = self::heard(&out);
+        let heard = heard(&out);
         prop_assert!(heard.iter().all(|m| m.header.stream_id == 7));
         let front = heard.iter().take_while(|m| !is_media(m)).count();
         let media = &heard[front..];

@@ -142,6 +142,7 @@ pub struct Joiner {
     stream_ids: Option<StreamIds>,
     chunk_size: u32,
     media: u64,
+    key_frames: u64,
     keep: Option<Box<Keep>>,
     /// Media is left out until a message comes that the stream can begin with.
     awaits_begin: bool,
@@ -171,6 +172,7 @@ impl Joiner {
             stream_ids: (stream_ids.from != stream_ids.to).then_some(stream_ids),
             chunk_size,
             media: 0,
+            key_frames: 0,
             withheld: Vec::new(),
             keep: None,
             awaits_begin: false,
@@ -229,6 +231,11 @@ impl Joiner {
         self.media
     }
 
+    /// Key frames of video that have begun to pass.
+    pub fn key_frames(&self) -> u64 {
+        self.key_frames
+    }
+
     /// Wire bytes until the messages in progress are whole; 0 at a boundary.
     pub fn missing(&self) -> u64 {
         self.tracker.missing()
@@ -264,6 +271,9 @@ impl Joiner {
                     at += length;
                 }
                 Step::Payload { slot, length, front, last } => {
+                    if front && self.tracker.header(slot).kind == kind::VIDEO {
+                        self.key_frames += u64::from(input[at..at + length].first().is_some_and(is_key_frame));
+                    }
                     match self.lane(slot).mode {
                         Mode::Withheld => self.collect(slot, &input[at..at + length], last, filter, out)?,
                         Mode::Skipped => drop(out.differ()),
@@ -413,4 +423,11 @@ impl Joiner {
 
 fn is_media(kind: u8) -> bool {
     matches!(kind, kind::AUDIO | kind::VIDEO | kind::DATA | kind::DATA_AMF3 | kind::AGGREGATE)
+}
+
+/// Whether video that begins so is a key frame (or its decoder's header, which goes before one): FLV 10.1 E.4.3.1, and Enhanced
+/// RTMP, which keeps the frame type in the same three bits.
+fn is_key_frame(first: &u8) -> bool {
+    const KEY: u8 = 1;
+    first >> 4 & 0b111 == KEY
 }

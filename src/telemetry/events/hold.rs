@@ -28,7 +28,7 @@ impl Event for PublisherHeld<'_> {
             tracing::warn!(
                 event = "publisher_held",
                 session = self.cell.id.0,
-                client = %self.cell.client,
+                client = %self.cell.client(),
                 app = facts.app,
                 stream = facts.stream,
                 fingerprint = facts.fingerprint,
@@ -63,7 +63,7 @@ impl Event for PublisherResumed<'_> {
             tracing::info!(
                 event = "publisher_resumed",
                 session = self.cell.id.0,
-                client = %self.cell.client,
+                client = %self.cell.client(),
                 app = facts.app,
                 stream = facts.stream,
                 fingerprint = facts.fingerprint,
@@ -98,7 +98,7 @@ impl Event for HoldOver<'_> {
             tracing::warn!(
                 event = "publish_hold_over",
                 session = self.cell.id.0,
-                client = %self.cell.client,
+                client = %self.cell.client(),
                 result = self.result,
                 after_ms = millis(self.after),
                 dropped_groups = self.dropped,
@@ -125,12 +125,12 @@ pub struct TakenOver<'a> {
 impl Event for TakenOver<'_> {
     fn emit(self, telemetry: &Telemetry) {
         telemetry.metrics().takeovers.inc();
-        if telemetry.may_log("stream_taken_over", "taken_over", Some(self.cell.client.ip())) {
+        if telemetry.may_log("stream_taken_over", "taken_over", Some(self.cell.client().ip())) {
             let facts = self.cell.facts();
             tracing::info!(
                 event = "stream_taken_over",
                 session = self.cell.id.0,
-                client = %self.cell.client,
+                client = %self.cell.client(),
                 app = facts.app,
                 stream = facts.stream,
                 fingerprint = facts.fingerprint,
