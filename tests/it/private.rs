@@ -60,7 +60,7 @@ impl Authority {
 
 impl Paper {
     /// Puts both into files of `dir`: (certificate, key).
-    pub(crate) fn into_files(&self, dir: &Path) -> (PathBuf, PathBuf) {
+    pub(crate) fn put_into(&self, dir: &Path) -> (PathBuf, PathBuf) {
         let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
         std::fs::write(&cert, &self.cert).expect("it can be written");
         std::fs::write(&key, &self.key).expect("it can be written");

@@ -17,7 +17,7 @@ use crate::wait::{wait_equal, wait_until};
 
 /// Keys that serve `paper` from files in `dir`.
 fn serving(dir: &Path, paper: &Paper, more: Value) -> Value {
-    let (cert, key) = paper.into_files(dir);
+    let (cert, key) = paper.put_into(dir);
     let mut keys = json!({ "security": { "tls_cert": cert, "tls_key": key } });
     for (name, value) in more.as_object().into_iter().flatten() {
         keys["security"][name] = value.clone();
@@ -150,7 +150,7 @@ fn a_renewed_certificate_is_shown_to_the_next_client_while_streams_go_on() {
     publisher.say(6, 0, kind::VIDEO, 1, &body(1, 5000));
     line.ear.wait_count(&[kind::VIDEO], 1);
 
-    authority.paper(&["localhost", "second.example"]).into_files(dir.path());
+    authority.paper(&["localhost", "second.example"]).put_into(dir.path());
     let names = |relay: &Process| relay.status()["listener"]["tls"]["names"].clone();
     wait_equal("names of the certificate", &json!(["localhost", "second.example"]), || names(&relay));
     publisher.say(6, 40, kind::VIDEO, 1, &body(2, 5000));
