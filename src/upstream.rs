@@ -4,6 +4,7 @@
 //! the only way to a socket: it resolves, lets [`guard`] judge each address, refuses the relay's own door, and connects
 //! to exactly what was judged. [`UpstreamBreaker`] is asked before each dial, [`retry`] says when there is another.
 
+mod announce;
 pub mod breaker;
 pub mod circuit;
 mod circuits;
@@ -68,6 +69,7 @@ pub fn targets(config: &Config) -> Result<Vec<Arc<Target>>, UrlError> {
     let mut targets: Vec<Arc<Target>> = Vec::new();
     for (id, upstream) in (0..).zip(&config.upstreams) {
         let mut target = Target::parse(TargetId(id), &upstream.url)?;
+        target.proxy_protocol = upstream.proxy_protocol;
         // Two that differ in what no label may show, their stream keys, are told apart by their place.
         if targets.iter().any(|other| other.label == target.label) {
             target.label = format!("{}#{}", target.label, id + 1);

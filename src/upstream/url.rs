@@ -76,6 +76,9 @@ pub enum UrlError {
     /// No `://` behind a scheme.
     #[error("is not a URL: expected rtmp://host[:port][/app[/stream]]")]
     NoScheme,
+    /// RTMP in an encryption or a tunnel of Flash's days.
+    #[error("{0}:// (RTMP in Flash's own encryption or in HTTP) is not spoken here: expected rtmp:// or, encrypted, rtmps://")]
+    Flash(&'static str),
     /// Any other scheme.
     #[error("the scheme is not one that can be relayed to: expected rtmp://, rtmps://, rtsp:// or rtsps://")]
     Scheme,
@@ -252,12 +255,17 @@ impl fmt::Debug for UpstreamUrl {
     }
 }
 
+/// Schemes of the family that nobody should use any more.
+const FLASH: [&str; 5] = ["rtmpe", "rtmpt", "rtmpte", "rtmpts", "rtmfp"];
+
 fn parse_scheme(scheme: &str) -> Result<Scheme, UrlError> {
     if scheme.contains(['{', '}']) {
         return Err(UrlError::PlaceholderPlace);
     }
     let known = [Scheme::Rtmp, Scheme::Rtmps, Scheme::Rtsp, Scheme::Rtsps];
-    known.into_iter().find(|known| scheme.eq_ignore_ascii_case(known.as_str())).ok_or(UrlError::Scheme)
+    let same = |name: &str| scheme.eq_ignore_ascii_case(name);
+    let flash = || FLASH.into_iter().find(|flash| same(flash)).map_or(UrlError::Scheme, UrlError::Flash);
+    known.into_iter().find(|known| same(known.as_str())).ok_or_else(flash)
 }
 
 /// The host, and the port where one is written.

@@ -18,6 +18,7 @@ mod origin;
 mod parser;
 mod policy;
 mod private;
+mod proxied;
 mod pump;
 mod relay;
 mod secrets;
