@@ -47,8 +47,9 @@ deny: ## licences, sources and bans of the dependencies (deny.toml)
 audit: ## known vulnerabilities of the dependencies; needs the advisory database from the network
 	$(CARGO) deny --locked check advisories
 
-bench: ## what a live stream costs, beside HAProxy and nginx (both must be installed)
-	$(CARGO) bench --locked --bench load
+bench: ## what a live stream costs, beside HAProxy and nginx, an hour; ROWS='growth|idle': some of it, ARGS='--rounds 1': faster
+	@./tests/e2e/deps.sh bench
+	$(CARGO) bench --locked --bench load -- $(if $(ROWS),--only '$(ROWS)') $(ARGS)
 
 doc: ## the crate's documentation without a warning
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
