@@ -17,6 +17,7 @@ mod origin;
 mod parser;
 mod policy;
 mod pump;
+mod recording;
 mod relay;
 mod secrets;
 mod shutdown;
