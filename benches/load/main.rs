@@ -5,7 +5,7 @@
 //! frame's last segment is due to its whole arrival. Nothing here asserts: it prints figures and ratios.
 //!
 //! Options: `--only WORDS` (rows whose name holds one of the words, `|` between them), `--seconds N` of measuring, `--rounds N`, `--sleepy` (see
-//! `engine`), `--at-most N` streams or sessions, to see that a row works at all.
+//! `engine`), `--targets NAMES` (columns, `|` between them), `--at-most N` streams or sessions, to see that a row works at all.
 
 #![allow(
     clippy::disallowed_methods,
@@ -63,7 +63,11 @@ fn table(args: &[String]) -> Result<(), String> {
     let most = number("--at-most", u64::MAX)?;
     let mut works: Vec<Work> = rows::all();
     works.retain(|work| only.split('|').any(|word| work.name.contains(word)));
-    works.iter_mut().for_each(|work| work.what = work.what.at_most(usize::try_from(most).unwrap_or(usize::MAX)));
+    let targets = option("--targets").cloned().unwrap_or_default();
+    for work in &mut works {
+        work.what = work.what.at_most(usize::try_from(most).unwrap_or(usize::MAX));
+        work.kinds.retain(|kind| targets.is_empty() || targets.split('|').any(|name| kind.name() == name));
+    }
     machine::raise_descriptor_limit();
     let cores = Cores::choose();
     cores.on_load();
