@@ -40,7 +40,7 @@ pub struct Figures {
     pub p50: f64,
     /// The same.
     pub p99: f64,
-    /// Gb/s received, or % of a core while idle.
+    /// Gb/s received, sessions a second, or % of a core while idle.
     pub rate: f64,
     /// The target did not keep up with what was sent: latency means nothing then.
     pub full: bool,
@@ -77,7 +77,8 @@ impl Bench {
                 let cpu = target.cpu();
                 let times = load.sessions(address, at_once, self.time)?;
                 let cost = (target.cpu() - cpu) * 1e6 / times.len() as f64;
-                Ok(Figures { cost, p50: quantile_ms(&times, 0.5), p99: quantile_ms(&times, 0.99), ..Figures::default() })
+                let rate = times.len() as f64 / self.time.as_secs_f64();
+                Ok(Figures { cost, p50: quantile_ms(&times, 0.5), p99: quantile_ms(&times, 0.99), rate, ..Figures::default() })
             }
             What::Idle { sessions } => {
                 let before = target.pss();
