@@ -22,6 +22,7 @@ mod policy;
 mod private;
 mod proxied;
 mod pump;
+mod recording;
 mod relay;
 mod secrets;
 mod shutdown;
