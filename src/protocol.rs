@@ -2,4 +2,5 @@
 
 pub mod name;
 pub mod rtmp;
+pub mod rtsp;
 pub mod sniff;
