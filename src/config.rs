@@ -19,6 +19,7 @@ mod env;
 mod file;
 mod finding;
 mod network;
+mod routing;
 mod scalar;
 mod schema;
 mod secret;

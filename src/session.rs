@@ -10,6 +10,7 @@ mod filter;
 mod flow;
 mod introduce;
 mod life;
+mod opening;
 pub mod outcome;
 mod relay;
 mod report;
@@ -18,8 +19,8 @@ mod sockopt;
 mod worker;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use actix::{Actor, ArbiterHandle};
@@ -29,10 +30,11 @@ pub use buffer::BufferStats;
 pub use worker::{WorkerSettings, prepare_worker};
 
 use crate::admission::Gate;
+pub use crate::config::Tls;
 use crate::config::{Buffers, ForwardQuery, Timeouts};
 use crate::telemetry::{SessionId, Telemetry};
-use crate::upstream::select::Rotation;
-use crate::upstream::{Routes, Target};
+use crate::tls;
+use crate::upstream::Router;
 
 /// A socket that has arrived. Crosses threads as a standard one.
 pub struct Accepted {
@@ -42,22 +44,31 @@ pub struct Accepted {
     pub peer: SocketAddr,
     /// When it was accepted.
     pub at: Instant,
+    /// The address that it came to.
+    pub door: Door,
     /// Its place under the hard cap and on the worker, given back when the session ends.
     pub slot: Box<dyn Send>,
+}
+
+/// An address that clients come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Door {
+    /// The bound address.
+    pub address: SocketAddr,
+    /// What must be spoken there. Never [`Tls::Only`] or [`Tls::Optional`] without [`Shared::tls`].
+    pub tls: Tls,
 }
 
 /// What all sessions share.
 pub struct Shared {
     /// Who may come in.
     pub gate: Gate,
-    /// How upstreams are dialled.
-    pub routes: Routes,
-    /// The upstreams.
-    pub targets: Vec<Arc<Target>>,
-    /// Their order for the next session.
-    pub rotation: Mutex<Rotation>,
+    /// Where streams go.
+    pub router: Router,
     /// Which query arguments travel on.
     pub forward: ForwardQuery,
+    /// Meets clients in private, where a door asks for it.
+    pub tls: Option<Arc<tls::Server>>,
     /// Deadlines.
     pub timeouts: Timeouts,
     /// Bytes in hand a direction.

@@ -9,30 +9,40 @@ pub mod circuit;
 mod circuits;
 pub mod dial;
 pub mod guard;
+pub mod live;
+pub mod load;
 pub mod probe;
 pub mod resolve;
 pub mod retry;
+mod route;
+mod router;
 pub mod seek;
 pub mod select;
 mod self_check;
 pub mod target;
 mod template;
 pub mod url;
+pub mod walk;
 
 pub use breaker::{Breaker, CircuitPermit, UpstreamBreaker};
 pub use circuit::{CircuitState, NotNow};
 pub use circuits::{Change, TargetView};
 pub use dial::{Connected, DialError, DialSettings, Dialer};
+pub use live::{Live, Publication};
+pub use load::{Load, Loads};
 pub use probe::{Reachability, Verdict};
 pub use retry::{Attempts, GiveUp, Next};
-pub use seek::{Link, Routes, Seek, SeekError, Step};
-pub use target::{Target, TargetError, TargetId};
+pub use route::{Ask, BadPattern};
+pub use router::{NoRoute, Router};
+pub use seek::{Link, Means, Seek, SeekError, Step};
+pub use target::{Family, Target, TargetError, TargetId};
 pub use url::{UpstreamUrl, UrlError};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::telemetry::Telemetry;
 use guard::Forbidden;
 use ipnetwork::IpNetwork;
 
@@ -47,20 +57,30 @@ pub enum UpstreamProblem {
     Forbidden(#[from] Forbidden),
 }
 
-/// The configured upstreams, numbered in their order.
+/// The configured upstreams, numbered in their order. No two have the same label.
 ///
 /// # Errors
 /// [`UrlError`] for the first that cannot be read; a checked configuration holds none.
 pub fn targets(config: &Config) -> Result<Vec<Arc<Target>>, UrlError> {
-    let target = |(id, upstream): (u32, &crate::config::Upstream)| Target::parse(TargetId(id), &upstream.url).map(Arc::new);
-    (0..).zip(&config.upstreams).map(target).collect()
+    let mut targets: Vec<Arc<Target>> = Vec::new();
+    for (id, upstream) in (0..).zip(&config.upstreams) {
+        let mut target = Target::parse(TargetId(id), &upstream.url)?;
+        // Two that differ in what no label may show, their stream keys, are told apart by their place.
+        if targets.iter().any(|other| other.label == target.label) {
+            target.label = format!("{}#{}", target.label, id + 1);
+        }
+        targets.push(Arc::new(target));
+    }
+    Ok(targets)
 }
 
-/// Everything a session needs to find its way, for `targets` and the addresses `own` that the relay listens on.
-pub fn routes(config: &Config, targets: &[Arc<Target>], own: Vec<SocketAddr>, breaker: Breaker) -> Routes {
+/// Everything that searches need, for `targets` and the addresses `own` that the relay listens on.
+pub fn means(config: &Config, targets: &[Arc<Target>], own: Vec<SocketAddr>, breaker: Breaker, telemetry: Telemetry) -> Means {
     let dialer = Dialer::new(DialSettings::of(config, own));
     let reachability = Reachability::new(dialer.clone(), targets.to_vec(), config.ready.fail_after);
-    Routes { dialer, breaker, reachability, retry: config.retry }
+    let most = config.upstreams.iter().map(|upstream| upstream.max_connections);
+    let loads = targets.iter().zip(most).map(|(target, most)| (target.id, target.label.as_str(), most));
+    Means { dialer, breaker, reachability, loads: Loads::new(loads, telemetry), retry: config.retry }
 }
 
 /// Judges an upstream's URL before anything is dialled: its grammar, and the address where it holds one. A name is

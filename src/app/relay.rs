@@ -1,8 +1,8 @@
 //! The relay, wired: actors on their threads, the door, HTTP.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use actix::{Actor, Addr, Arbiter};
@@ -15,10 +15,9 @@ use crate::admission::{Gate, RateLimiter, Supervisor, Tally};
 use crate::config::Config;
 use crate::http::{self, BufferFacts, ListenerFacts, Readiness, Served, Settings, Sources, UpstreamFacts};
 use crate::listener::{self, Listener, Workers, bind};
-use crate::session::{BufferStats, Shared, WorkerSettings, prepare_worker};
-use crate::telemetry::{MetricsCollector, Telemetry, WorkerTraffic, collector, events};
-use crate::upstream::select::Rotation;
-use crate::upstream::{self, Breaker, Reachability, Target, UpstreamBreaker, breaker};
+use crate::session::{BufferStats, Door, Shared, Tls, WorkerSettings, prepare_worker};
+use crate::telemetry::{BufferUse, MetricsCollector, Telemetry, WorkerTraffic, collector, events};
+use crate::upstream::{self, Breaker, Reachability, Router, Target, UpstreamBreaker, breaker};
 
 /// Accepted sockets above `max_total_connections`: those that are just being told why they are refused.
 const HARD_CAP_EXTRA: usize = 64;
@@ -61,9 +60,9 @@ impl Relay {
     /// # Errors
     /// An address that cannot be listened on, named; an upstream or a token entry that a checked configuration does not have.
     pub fn start(config: &Config, telemetry: Telemetry) -> anyhow::Result<Self> {
-        let door = bind("listen_addr", config.listen)?;
-        listener::shape_clients(&door, config.tcp, config.timeouts.write).context("tcp")?;
-        let address = door.local_addr().context("listen_addr")?;
+        let socket = bind("listen_addr", config.listen)?;
+        listener::shape_clients(&socket, config.tcp, config.timeouts.write).context("tcp")?;
+        let address = socket.local_addr().context("listen_addr")?;
         let started = (Instant::now(), SystemTime::now());
         telemetry.emit(events::Started { workers: config.workers });
         let mut arbiters = vec![Arbiter::new()];
@@ -84,6 +83,8 @@ impl Relay {
         let breaker = UpstreamBreaker::start_in_arbiter(&control, move |_| UpstreamBreaker::new(settings, labels, telling));
 
         let buffers = BufferStats::new(config.buffers.read.max(config.buffers.write), config.buffers.max_total);
+        let stats = Arc::clone(&buffers);
+        telemetry.metrics().watch_buffers(move || buffer_use(&stats));
         let traffic: Vec<Arc<WorkerTraffic>> = (0..config.workers).map(|_| Arc::default()).collect();
         let workers: Vec<Arbiter> = traffic.iter().map(|traffic| worker(config, &buffers, traffic)).collect();
         let handles: Vec<_> = workers.iter().map(Arbiter::handle).collect();
@@ -91,25 +92,26 @@ impl Relay {
         let (tell, sampled) = (telemetry.clone(), traffic);
         let collector = MetricsCollector::start_in_arbiter(&control, move |_| MetricsCollector::new(tell, sampled));
 
-        let routes = upstream::routes(config, &targets, vec![address], Breaker::new(breaker.clone()));
-        let readiness = Readiness::of(routes.reachability.clone());
-        warm(&routes.reachability);
+        let asked = Breaker::new(breaker.clone()).timed(telemetry.metrics());
+        let means = upstream::means(config, &targets, vec![address], asked, telemetry.clone());
+        let readiness = Readiness::of(means.reachability.clone());
+        warm(&means.reachability);
         let gate = Gate::new(&config.security, config.rate_limit.map(|_| rate_limiter.clone()), supervisor.clone(), tally)
-            .context("security.auth_tokens")?;
-        let weights = config.upstreams.iter().map(|u| u.weight);
+            .context("security.auth_tokens")?
+            .timed(telemetry.metrics());
         let shared = Arc::new(Shared {
             gate,
-            routes,
-            rotation: Mutex::new(Rotation::new(targets.iter().map(|t| t.id).zip(weights))),
-            targets: targets.clone(),
+            router: Router::new(config, targets.clone(), means).context("routes")?,
             forward: config.forward_query.clone(),
+            tls: None,
             timeouts: config.timeouts,
             buffers: config.buffers,
             telemetry: telemetry.clone(),
             sessions: AtomicU64::new(0),
         });
         let cap = config.connection_limit.max_total_connections as usize + HARD_CAP_EXTRA;
-        let listener = Listener::new(door, Workers::new(handles), shared, cap);
+        let door = Door { address, tls: Tls::Off };
+        let listener = Listener::new(vec![(door, socket)], Workers::new(handles), shared, cap);
         let (watch, listener_gone) = (listener.watch(), listener.gone());
         let http = match config.http {
             None => None,
@@ -238,7 +240,7 @@ fn warm(reachability: &Reachability) {
 
 fn listener_facts(standing: &listener::Standing) -> ListenerFacts {
     ListenerFacts {
-        addresses: standing.address.into_iter().collect(),
+        addresses: standing.doors.iter().map(|door| door.address).collect(),
         accepting: standing.accepting,
         open_sockets: standing.open as u64,
         hard_cap: standing.cap as u64,
@@ -247,6 +249,15 @@ fn listener_facts(standing: &listener::Standing) -> ListenerFacts {
 
 fn buffer_facts(stats: &BufferStats) -> BufferFacts {
     BufferFacts { size_bytes: stats.size, lent: stats.lent(), max_total_bytes: stats.max_total, unheld: stats.unheld() }
+}
+
+fn buffer_use(stats: &BufferStats) -> BufferUse {
+    BufferUse {
+        lent_bytes: stats.lent().saturating_mul(stats.size) as u64,
+        max_bytes: stats.max_total as u64,
+        made: stats.made(),
+        unheld: stats.unheld(),
+    }
 }
 
 fn upstream_facts(config: &Config, targets: &[Arc<Target>]) -> Arc<dyn Fn() -> Vec<UpstreamFacts> + Send + Sync> {

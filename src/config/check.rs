@@ -9,8 +9,9 @@ use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use super::address::ListenAddr;
-use super::file::{CircuitBreakerSection, File, LogSection, RateLimitSection, RawStrategy, RetrySection, SecuritySection};
+use super::file::{CircuitBreakerSection, File, LogSection, RateLimitSection, RetrySection, SecuritySection};
 use super::finding::{Finding, Origin, place, quoted};
+use super::routing::{Routing, strategy};
 use super::scalar::Span;
 use super::settings::*;
 use super::tokens::{self, Placed};
@@ -91,15 +92,17 @@ impl Check<'_> {
         let timeouts = timeouts(&file);
         let retry = self.retry(&file.retry, timeouts.dial);
         let security = self.security(&file.security);
-        let upstreams = self.upstreams(&file, &security.upstream_allowed_networks);
-        self.not_in_this_version(&file, upstreams.len());
+        let (upstreams, routes) = self.upstreams(&file, &security.upstream_allowed_networks);
+        self.not_in_this_version(&file);
         Config {
             listen,
             http,
             http_allowed_networks,
             workers,
             upstreams,
-            strategy: Strategy::RoundRobin,
+            strategy: strategy(file.upstream_strategy),
+            hash_load_factor: Some(file.upstream_hash_load_factor).filter(|&factor| factor > 0.0),
+            routes,
             upstream_max_dialing: size(file.upstream_max_dialing),
             forward_query: file.forward_query.clone(),
             timeouts,
@@ -144,42 +147,22 @@ impl Check<'_> {
         networks
     }
 
-    fn upstreams(&mut self, file: &File, allowed: &[IpNetwork]) -> Vec<Upstream> {
-        let one = file.upstream.iter().map(|url| ("upstream".to_owned(), url, 1));
-        let several = file.upstreams.iter().flatten().enumerate();
-        let several = several.map(|(index, upstream)| (format!("upstreams[{index}].url"), &upstream.url, upstream.weight));
-        let mut upstreams: Vec<Upstream> = Vec::new();
-        for (path, url, weight) in one.chain(several) {
-            let url = url.expose().trim();
-            let verdict = if url.is_empty() {
-                Err("is empty; expected \"rtmp://host[:port][/app]\"".into())
-            } else {
-                (self.facts.judge)(url, allowed)
-            };
-            if let Err(reason) = verdict {
-                self.error(&path, reason);
-            } else if upstreams.iter().any(|other| other.url == url) {
-                self.error(&path, "is an upstream that stands further up already; give that one a higher weight");
-            }
-            upstreams.push(Upstream { url: url.to_owned(), weight: narrow(weight) });
-        }
-        if upstreams.is_empty() && self.intact(&["upstream", "upstreams"]) {
+    fn upstreams(&mut self, file: &File, allowed: &[IpNetwork]) -> (Vec<Upstream>, Vec<Route>) {
+        let (judge, intact) = (self.facts.judge, self.intact(&["upstream", "upstreams"]));
+        let Routing { upstreams, routes, errors, warnings } = Routing::judge(file, intact, |url| judge(url, allowed));
+        errors.into_iter().for_each(|(path, text)| self.error(&path, text));
+        warnings.into_iter().for_each(|(path, text)| self.warn(&path, text));
+        if upstreams.is_empty() && file.upstreams.is_none() && intact {
             self.error(
                 "upstream",
                 "is missing: where should streams go? expected \"rtmp://host[:port][/app]\" here or in the variable UPSTREAM",
             );
         }
-        upstreams
+        (upstreams, routes)
     }
 
     /// Keys of the plan that this version cannot fulfil: said, never ignored.
-    fn not_in_this_version(&mut self, file: &File, upstreams: usize) {
-        let strategy = file.upstream_strategy;
-        if strategy != RawStrategy::RoundRobin && upstreams > 1 {
-            self.error("upstream_strategy", "is not in this version; expected \"round_robin\"");
-        } else if strategy != RawStrategy::RoundRobin {
-            self.warn("upstream_strategy", "is not in this version; with one upstream that changes nothing");
-        }
+    fn not_in_this_version(&mut self, file: &File) {
         if file.upstream_health_check.enabled {
             self.warn("upstream_health_check.enabled", "health checks are not in this version and have no effect yet");
         }

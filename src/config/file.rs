@@ -3,12 +3,16 @@
 //! `schema` derives from these types what `--print-schema` prints, what `shape` checks, and the name of each variable;
 //! `Default` is the only place of a default. The comment of a field is its description in the schema.
 
+mod upstreams;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::scalar::{RawToken, Span};
 use super::secret::Hidden;
 use super::settings::{ForwardQuery, LogFormat, LogLevel, StreamNames};
+
+pub(super) use upstreams::{HealthCheckSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream};
 
 /// Configuration of relay. `//` and `/* */` comments may stand anywhere.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -32,8 +36,13 @@ pub(super) struct File {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<RawUpstream>", extend("writeOnly" = true))]
     pub(super) upstreams: Option<Vec<RawUpstream>>,
-    /// How one of several upstreams is chosen. This version knows round_robin, by weight.
+    /// How one of several upstreams is chosen. round_robin: in turn; random; least_connections: where this relay has the fewest sessions; consistent_hash: by the stream's name; failover: the first that works. All but failover heed weights. A player always goes first to the upstream where this relay has its stream live.
     pub(super) upstream_strategy: RawStrategy,
+    /// For consistent_hash: a publisher goes on to the next upstream where its own has more than so many times its share of this relay's sessions. 0: no such bound, so that several relays agree on the upstream of a stream; else 1 or more.
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub(super) upstream_hash_load_factor: f64,
+    /// Which streams go to which upstreams; the first that matches counts, and a stream that none matches is refused. Empty: all streams go to all upstreams.
+    pub(super) routes: Vec<RawRoute>,
     /// Dials that may be in progress to one upstream at the same time; more wait their turn.
     #[schemars(range(min = 1, max = 10000))]
     pub(super) upstream_max_dialing: u64,
@@ -97,6 +106,8 @@ impl Default for File {
             upstream: None,
             upstreams: None,
             upstream_strategy: RawStrategy::RoundRobin,
+            upstream_hash_load_factor: 0.0,
+            routes: Vec::new(),
             upstream_max_dialing: 64,
             forward_query: ForwardQuery::All,
             idle_timeout: Span::secs(30),
@@ -120,32 +131,6 @@ impl Default for File {
             log: LogSection::default(),
         }
     }
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawUpstream {
-    /// As `upstream`.
-    pub(super) url: Hidden,
-    /// Its share of new sessions next to the others'.
-    #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 1000))]
-    pub(super) weight: u64,
-}
-
-fn one() -> u64 {
-    1
-}
-
-// All five words are known, so that a slip of the pen is told from what is still to come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum RawStrategy {
-    RoundRobin,
-    Random,
-    LeastConnections,
-    ConsistentHash,
-    Failover,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -308,25 +293,6 @@ impl Default for RetrySection {
             jitter_fraction: 0.1,
             total_timeout: Span::secs(20),
         }
-    }
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct HealthCheckSection {
-    /// Whether upstreams are checked. Has no effect in this version.
-    pub(super) enabled: bool,
-    /// Seconds between two checks.
-    #[schemars(range(min = 0.1, max = 86400.0))]
-    pub(super) interval_sec: f64,
-    /// Seconds that one check may take.
-    #[schemars(range(min = 0.1, max = 3600.0))]
-    pub(super) timeout_sec: f64,
-}
-
-impl Default for HealthCheckSection {
-    fn default() -> Self {
-        Self { enabled: false, interval_sec: 10.0, timeout_sec: 5.0 }
     }
 }
 

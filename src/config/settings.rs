@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::address::ListenAddr;
 
+mod upstreams;
+
+pub use upstreams::{Match, Route, Strategy, Upstream};
+
 /// The whole configuration. Two that are equal ask for the same behaviour; `Debug` prints no secret.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -25,8 +29,13 @@ pub struct Config {
     pub workers: usize,
     /// Where streams go; never empty.
     pub upstreams: Vec<Upstream>,
-    /// How one of several upstreams is chosen.
+    /// How one of several upstreams is chosen, where no route says otherwise.
     pub strategy: Strategy,
+    /// How many times its share of sessions an upstream may have before a publisher of `ConsistentHash` goes on, at least 1;
+    /// `None` sets no such bound.
+    pub hash_load_factor: Option<f64>,
+    /// Which streams go to which upstreams, the first that matches; empty sends all to all.
+    pub routes: Vec<Route>,
     /// Dials in progress to one target at the same time, at least 1.
     pub upstream_max_dialing: usize,
     /// Which of the client's own query arguments travel on.
@@ -53,28 +62,6 @@ pub struct Config {
     pub ready: Ready,
     /// How the relay tells what happens.
     pub log: Log,
-}
-
-/// One place streams go to.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Upstream {
-    /// The URL as written. A secret: it may hold credentials and a stream key.
-    pub url: String,
-    /// Its share of new sessions next to the others', 1 to 1000.
-    pub weight: u32,
-}
-
-impl fmt::Debug for Upstream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream").field("url", &"(hidden)").field("weight", &self.weight).finish()
-    }
-}
-
-/// How one of several upstreams is chosen for a new session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strategy {
-    /// In turn, by weight.
-    RoundRobin,
 }
 
 /// Which of the client's own query arguments are forwarded to the upstream.
@@ -132,6 +119,29 @@ pub struct Tcp {
     pub recv_buffer: Option<usize>,
     /// SO_SNDBUF in bytes.
     pub send_buffer: Option<usize>,
+}
+
+/// What a client must speak on an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Tls {
+    /// Plain.
+    Off,
+    /// TLS.
+    Only,
+    /// Either: the first byte tells.
+    Optional,
+}
+
+/// The files of TLS for clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerTls {
+    /// The certificate and its chain, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// Authorities whose certificate a client must show; `None` asks for none.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Who may come in, and where the relay may go.

@@ -167,9 +167,6 @@ fn a_file_that_is_no_object_is_refused() {
 fn what_this_version_cannot_do_is_said() {
     assert!(error(json!({ "security": { "tls_enabled": true } })).contains("does not terminate TLS"));
     assert!(warnings(json!({ "upstream_health_check": { "enabled": true } }))[0].contains("no effect yet"));
-    assert!(warnings(json!({ "upstream_strategy": "failover" }))[0].starts_with("upstream_strategy: is not in this version"));
-    let two = json!({ "upstreams": [{ "url": "rtmp://a" }, { "url": "rtmp://b" }], "upstream_strategy": "random" });
-    assert_eq!(read(&two, &[]).unwrap_err().errors[0].at, "upstream_strategy");
     assert!(warnings(json!({ "security": { "tls_cert": "cert.pem" } }))[0].starts_with("security.tls_cert: is not used"));
 }
 

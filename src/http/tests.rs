@@ -16,7 +16,7 @@ use super::*;
 use crate::admission::{Permit, RateLimiter, Refusal, Supervisor, Tally, rate_limiter, supervisor};
 use crate::config::{CircuitBreaker, ConnectionLimit, RateLimit};
 use crate::telemetry::{MetricsCollector, SessionCell, SessionId, State, Telemetry, WorkerTraffic, collector, labels};
-use crate::upstream::{DialError, TargetId, UpstreamBreaker, breaker};
+use crate::upstream::{DialError, NoRoute, TargetId, UpstreamBreaker, breaker};
 
 const TARGET: &str = "rtmp://origin.example:1935/live";
 
@@ -363,7 +363,7 @@ async fn the_server_is_gone_once_it_was_stopped() {
 
 #[test]
 fn every_refusal_and_kind_of_failed_dial_shows_its_zero() {
-    assert!(Refusal::REASONS.iter().all(|reason| labels::REJECTIONS.contains(reason)));
+    assert!(Refusal::REASONS.iter().chain(&NoRoute::REASONS).all(|reason| labels::REJECTIONS.contains(reason)));
     let address = SocketAddr::from(([192, 0, 2, 1], 1935));
     let error = || std::io::Error::other("");
     let kinds = [
@@ -413,7 +413,7 @@ fn label_words(metrics: &str, name: &str) -> String {
             }
         }
     }
-    let open = |label: &str| name.contains("_http_") || ["target", "version"].contains(&label);
+    let open = |label: &str| name.contains("_http_") || ["target", "upstream", "version"].contains(&label);
     let words = |(label, values): &(String, Vec<String>)| {
         if open(label) { format!("`{label}`") } else { format!("`{label}`: {}", values.join(", ")) }
     };

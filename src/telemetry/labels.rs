@@ -13,6 +13,14 @@ pub const DIRECTIONS: [&str; 2] = [UPSTREAM, DOWNSTREAM];
 pub(super) const UPSTREAM: &str = "upstream";
 pub(super) const DOWNSTREAM: &str = "downstream";
 
+/// `action` of `rtmp_relay_streams`.
+pub const ACTIONS: [&str; 2] = [PUBLISH, PLAY];
+pub(super) const PUBLISH: &str = "publish";
+pub(super) const PLAY: &str = "play";
+
+/// `actor` of `rtmp_relay_actor_wait_seconds`.
+pub const ACTORS: [&str; 4] = ["supervisor", "rate_limiter", "breaker", "collector"];
+
 /// `error_type` of `rtmp_relay_upstream_errors_total`: the kinds of a failed dial, then what can go wrong behind it.
 pub const ERROR_TYPES: [&str; 14] = [
     "dns",
@@ -38,8 +46,11 @@ pub(super) const CLOSED: &str = "closed";
 pub(super) const LOST: &str = "lost";
 
 /// `reason` of `rtmp_relay_rejections_total`.
-pub const REJECTIONS: [&str; 10] = [
+pub const REJECTIONS: [&str; 13] = [
     "bad_name",
+    NO_ROUTE,
+    NO_UPSTREAM_OF_FAMILY,
+    UPSTREAM_FULL,
     "denied_network",
     "network_not_allowed",
     RATE_LIMIT,
@@ -50,6 +61,9 @@ pub const REJECTIONS: [&str; 10] = [
     HARD_CAP,
     "unavailable",
 ];
+const NO_ROUTE: &str = "no_route";
+const NO_UPSTREAM_OF_FAMILY: &str = "no_upstream_of_family";
+const UPSTREAM_FULL: &str = "upstream_full";
 pub(super) const RATE_LIMIT: &str = "rate_limit";
 pub(super) const MAX_TOTAL: &str = "max_total";
 pub(super) const MAX_PER_IP: &str = "max_per_ip";
@@ -58,9 +72,9 @@ pub(super) const HARD_CAP: &str = "hard_cap";
 
 /// `side` and `reason` of `rtmp_relay_sessions_ended_total`.
 pub const ENDINGS: [(Side, &[&str]); 3] =
-    [(Side::Client, &CLIENT_ENDS), (Side::Upstream, &UPSTREAM_ENDS), (Side::Relay, &RELAY_ENDS)];
+    [(Side::Client, CLIENT_ENDS), (Side::Upstream, UPSTREAM_ENDS), (Side::Relay, RELAY_ENDS)];
 
-const CLIENT_ENDS: [&str; 27] = [
+const CLIENT_ENDS: &[&str] = &[
     // As it should be.
     "client_closed",
     "client_reset",
@@ -74,6 +88,10 @@ const CLIENT_ENDS: [&str; 27] = [
     "client_not_reading",
     // Not what this port speaks.
     "tls_on_plain_port",
+    "plain_on_tls_port",
+    "tls_handshake",
+    "tls_client_cert",
+    "tls_untrusted",
     "http_on_rtmp_port",
     "rtsp_not_supported",
     "stray_rtsp_frame",
@@ -94,7 +112,7 @@ const CLIENT_ENDS: [&str; 27] = [
     "too_much_partial",
 ];
 
-const UPSTREAM_ENDS: [&str; 14] = [
+const UPSTREAM_ENDS: &[&str] = &[
     // While it relayed.
     "upstream_closed",
     "upstream_reset",
@@ -113,7 +131,7 @@ const UPSTREAM_ENDS: [&str; 14] = [
     "circuit_open",
 ];
 
-const RELAY_ENDS: [&str; 18] = [
+const RELAY_ENDS: &[&str] = &[
     "shutdown",
     "panic",
     "socket",
@@ -121,6 +139,9 @@ const RELAY_ENDS: [&str; 18] = [
     "self",
     "refused",
     "bad_name",
+    NO_ROUTE,
+    NO_UPSTREAM_OF_FAMILY,
+    UPSTREAM_FULL,
     "second_publish_refused",
     "second_play_refused",
     "denied_network",

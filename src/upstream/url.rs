@@ -9,6 +9,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::target::Family;
 use super::template::Template;
 
 /// Longest URL, in bytes.
@@ -142,6 +143,11 @@ impl UpstreamUrl {
         }
         let (host, port) = parse_authority(authority)?;
         Ok(Self { host, port, fixed: parse_path(path)? })
+    }
+
+    /// What the scheme speaks.
+    pub fn family(&self) -> Family {
+        Family::Rtmp
     }
 
     /// The host.
