@@ -14,6 +14,7 @@ mod opening;
 pub mod outcome;
 mod relay;
 mod report;
+mod rtsp;
 mod seat;
 mod sockopt;
 mod worker;

@@ -7,8 +7,10 @@ pub enum Guess {
     Rtmp,
     /// A TLS ClientHello.
     Tls,
-    /// HTTP, RTMPT or RTSP over HTTP.
+    /// HTTP or RTMPT.
     Http,
+    /// RTSP inside HTTP, as behind firewalls of old: a GET and a POST with one cookie.
+    Tunnel,
     /// RTSP.
     Rtsp,
     /// An interleaved RTSP frame without a request before it: a GStreamer `rtspclientsink` that lost its connection.
@@ -24,7 +26,13 @@ pub fn guess(first: &[u8]) -> Guess {
         0x03 | 0x06 | 0x08 => Guess::Rtmp,
         0x16 => Guess::Tls,
         b'$' => Guess::StrayFrame,
-        b'G' | b'P' | b'H' | b'C' if !is_rtsp(first) => Guess::Http,
+        b'G' | b'P' | b'H' | b'C' if !is_rtsp(first) => {
+            if is_tunnel(first) {
+                Guess::Tunnel
+            } else {
+                Guess::Http
+            }
+        }
         b'O' | b'D' | b'A' | b'S' | b'P' | b'R' | b'T' | b'G' => Guess::Rtsp,
         _ => Guess::Unknown,
     }
@@ -35,6 +43,14 @@ fn is_rtsp(first: &[u8]) -> bool {
     [&b"PLAY "[..], b"PAUSE ", b"GET_PARAMETER "].iter().any(|method| first.starts_with(method))
 }
 
+/// The headers that make one connection of two (QuickTime's tunnelling).
+fn is_tunnel(first: &[u8]) -> bool {
+    let lower = first.to_ascii_lowercase();
+    [&b"\nx-sessioncookie:"[..], b"application/x-rtsp-tunnelled"]
+        .iter()
+        .any(|mark| lower.windows(mark.len()).any(|at| at == *mark))
+}
+
 impl Guess {
     /// One word of a bounded set, for logs and metrics.
     pub fn reason(self) -> &'static str {
@@ -42,7 +58,8 @@ impl Guess {
             Self::Rtmp => "rtmp",
             Self::Tls => "tls_on_plain_port",
             Self::Http => "http_on_rtmp_port",
-            Self::Rtsp => "rtsp_not_supported",
+            Self::Tunnel => "rtsp_over_http",
+            Self::Rtsp => "rtsp",
             Self::StrayFrame => "stray_rtsp_frame",
             Self::Unknown => "not_rtmp",
         }
@@ -54,6 +71,7 @@ impl Guess {
             Self::Rtmp => "RTMP",
             Self::Tls => "TLS",
             Self::Http => "HTTP",
+            Self::Tunnel => "RTSP over HTTP",
             Self::Rtsp | Self::StrayFrame => "RTSP",
             Self::Unknown => "nothing that the relay knows",
         }
@@ -63,11 +81,14 @@ impl Guess {
     pub fn answer(self) -> Option<&'static str> {
         match self {
             Self::Http => Some(
-                "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 51\r\nConnection: close\r\n\r\n\
-                 This port speaks RTMP: publish or play with rtmp://",
+                "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 71\r\nConnection: close\r\n\r\n\
+                 This port speaks RTMP and RTSP: publish or play with rtmp:// or rtsp://",
             ),
-            Self::Rtsp => Some("RTSP/1.0 501 This relay speaks RTMP, use rtmp\r\nConnection: close\r\n\r\n"),
-            Self::Rtmp | Self::Tls | Self::StrayFrame | Self::Unknown => None,
+            Self::Tunnel => Some(
+                "HTTP/1.1 501 RTSP over HTTP is not supported\r\nContent-Type: text/plain\r\nContent-Length: 67\r\nConnection: close\r\n\r\n\
+                 RTSP over HTTP is not supported: use rtsp:// with TCP (interleaved)",
+            ),
+            Self::Rtmp | Self::Rtsp | Self::Tls | Self::StrayFrame | Self::Unknown => None,
         }
     }
 }
@@ -84,6 +105,8 @@ mod tests {
             (b"\x16\x03\x01", Guess::Tls),
             (b"GET / HTTP/1.1\r\n", Guess::Http),
             (b"POST /open/1 HTTP/1.1\r\n", Guess::Http),
+            (b"GET /live/cam HTTP/1.1\r\nX-SessionCookie: a\r\n\r\n", Guess::Tunnel),
+            (b"POST /live/cam HTTP/1.1\r\nContent-Type: application/x-rtsp-tunnelled\r\n\r\n", Guess::Tunnel),
             (b"PLAY rtsp://", Guess::Rtsp),
             (b"OPTIONS rtsp://", Guess::Rtsp),
             (b"$\0", Guess::StrayFrame),
@@ -94,9 +117,11 @@ mod tests {
     }
 
     #[test]
-    fn the_http_answer_says_its_own_length() {
-        let answer = Guess::Http.answer().expect("there is one");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
+    fn the_http_answers_say_their_own_length() {
+        for guess in [Guess::Http, Guess::Tunnel] {
+            let answer = guess.answer().expect("there is one");
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+            assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
+        }
     }
 }

@@ -15,10 +15,11 @@ use super::client::Client;
 use super::filter::{ClientFilter, UpstreamFilter};
 use super::flow::Flow;
 use super::introduce::{Introduction, introduce};
-use super::opening::{self, Opened};
+use super::opening::{self, Opened, Speaks};
 use super::outcome::{Outcome, Side, Status};
 use super::relay::{Relay, failure_code, refusal_code, told};
 use super::report;
+use super::rtsp;
 use super::seat::{Direction, Patience, Seat};
 use super::worker::Worker;
 use super::{Door, Shared};
@@ -55,15 +56,28 @@ pub(super) struct Arrival {
 
 /// Runs the session. The cold part is boxed, and freed before bytes pass.
 pub(super) async fn live(arrival: Box<Arrival>) -> Outcome {
-    let prepared = Box::pin(prepare(arrival)).await;
-    match prepared {
-        Ok(relay) => Outcome { relayed: true, ..relay.run().await },
+    match Box::pin(admitted(arrival)).await {
+        Ok(Admitted { place, opened: Opened { stream, first, speaks: Speaks::Rtsp }, at, permit }) => {
+            Box::pin(rtsp::live(place, stream, first, at, permit)).await
+        }
+        Ok(admitted) => match Box::pin(prepare(admitted)).await {
+            Ok(relay) => Outcome { relayed: true, ..relay.run().await },
+            Err(outcome) => outcome,
+        },
         Err(outcome) => outcome,
     }
 }
 
-/// Everything up to the switch.
-async fn prepare(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
+/// A client that may be here and has begun to speak.
+struct Admitted {
+    place: Rc<Place>,
+    opened: Opened,
+    at: Instant,
+    permit: Permit,
+}
+
+/// Asks whether the client may be here, and hears what it speaks.
+async fn admitted(arrival: Box<Arrival>) -> Result<Admitted, Outcome> {
     let Arrival { place, stream, at, door, kick } = *arrival;
     let failed = |e: std::io::Error| Outcome::new(Side::Relay, "socket", Status::Error).because(e);
     let tcp = TcpStream::from_std(stream).map_err(failed)?;
@@ -75,7 +89,13 @@ async fn prepare(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
     if permit.fills_address() {
         report::address_filled(&place);
     }
-    let Opened { stream, first, .. } = opening::open(&place, tcp, door, at).await?;
+    let opened = opening::open(&place, tcp, door, at).await?;
+    Ok(Admitted { place, opened, at, permit })
+}
+
+/// Everything up to the switch.
+async fn prepare(admitted: Admitted) -> Result<Box<Relay>, Outcome> {
+    let Admitted { place, opened: Opened { stream, first, .. }, at, permit } = admitted;
     let mut client = Client::new(stream, first);
     let request = negotiated(&place, &mut client, at).await?;
     let wish = match judge(&place, &request) {
@@ -163,7 +183,7 @@ fn judge(place: &Place, request: &Request) -> Result<Wish, Denial> {
         Err(refusal) => return Err(unauthorised(place, request.action, refusal)),
     };
     let identity = name.identity().map_err(bad_name)?;
-    place.cell.learn(|facts| report::identify(place, facts, request.action, &identity, &granted));
+    place.cell.learn(|facts| report::identify(place, facts, "rtmp", request.action, &identity, &granted));
     Ok(Wish { name, identity, granted })
 }
 
@@ -360,7 +380,7 @@ fn patience(shared: &Shared, action: Action) -> Patience {
 }
 
 /// A mark above half of the receive buffer would grow it for good.
-fn max_mark(stream: &TcpStream) -> u32 {
+pub(super) fn max_mark(stream: &TcpStream) -> u32 {
     let half = SockRef::from(stream).recv_buffer_size().unwrap_or(0) / 2;
     u32::try_from(half).unwrap_or(MAX_MARK).clamp(1, MAX_MARK)
 }

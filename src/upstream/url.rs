@@ -11,11 +11,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::target::Family;
 use super::template::Template;
+use super::userinfo::Userinfo;
 
 /// Longest URL, in bytes.
 pub const MAX_URL: usize = 2048;
-/// The port where none is written.
+/// The port of RTMP where none is written.
 pub const DEFAULT_PORT: u16 = 1935;
+/// The port of RTSP where none is written.
+pub const DEFAULT_RTSP_PORT: u16 = 554;
 
 /// What is wrong with an upstream's URL, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,10 +27,10 @@ pub enum UrlError {
     #[error("is not a URL: expected rtmp://host[:port][/app[/stream]]")]
     NoScheme,
     /// A scheme of the family that is not built yet.
-    #[error("{0}:// upstreams are not in this version: expected rtmp://")]
+    #[error("{0}:// upstreams are not in this version: expected rtmp:// or rtsp://")]
     NotYet(&'static str),
     /// Any other scheme.
-    #[error("the scheme is not one that can be relayed to: expected rtmp://")]
+    #[error("the scheme is not one that can be relayed to: expected rtmp:// or rtsp://")]
     Scheme,
     /// Longer than [`MAX_URL`].
     #[error("the URL is longer than {MAX_URL} bytes")]
@@ -41,6 +44,9 @@ pub enum UrlError {
     /// `user@` or `user:password@`.
     #[error("a user name and password in an upstream URL are not in this version: remove what stands before the '@'")]
     Credentials,
+    /// An escape in user name or password that is no text.
+    #[error("the user name or password holds an escape that is no text: percent-encode UTF-8")]
+    Userinfo,
     /// Nothing between `://` and the path.
     #[error("the host is missing: expected rtmp://host[:port][/app[/stream]]")]
     NoHost,
@@ -112,6 +118,8 @@ pub(super) enum Fixed {
 /// A checked upstream URL. Its `Debug` shows no key and no query.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UpstreamUrl {
+    family: Family,
+    login: Option<Userinfo>,
     host: Host,
     port: u16,
     pub(super) fixed: Fixed,
@@ -130,7 +138,7 @@ impl UpstreamUrl {
             return Err(UrlError::Blank);
         }
         let (scheme, rest) = text.split_once("://").ok_or(UrlError::NoScheme)?;
-        judge_scheme(scheme)?;
+        let family = judge_scheme(scheme)?;
         if rest.contains('#') {
             return Err(UrlError::Fragment);
         }
@@ -138,16 +146,29 @@ impl UpstreamUrl {
         if authority.contains(['{', '}']) {
             return Err(UrlError::PlaceholderPlace);
         }
-        if authority.contains('@') {
-            return Err(UrlError::Credentials);
-        }
+        let (login, authority) = match authority.rsplit_once('@') {
+            Some(_) if family == Family::Rtmp => return Err(UrlError::Credentials),
+            Some((userinfo, rest)) => (Some(Userinfo::parse(userinfo).ok_or(UrlError::Userinfo)?), rest),
+            None => (None, authority),
+        };
         let (host, port) = parse_authority(authority)?;
-        Ok(Self { host, port, fixed: parse_path(path)? })
+        let port = port.unwrap_or(default_port(family));
+        Ok(Self { family, login, host, port, fixed: parse_path(path)? })
     }
 
     /// What the scheme speaks.
     pub fn family(&self) -> Family {
-        Family::Rtmp
+        self.family
+    }
+
+    /// Whether the app is not left to the client.
+    pub fn fixes_app(&self) -> bool {
+        !matches!(self.fixed, Fixed::Nothing)
+    }
+
+    /// What the relay shows of itself where the upstream asks.
+    pub fn login(&self) -> Option<&Userinfo> {
+        self.login.as_ref()
     }
 
     /// The host.
@@ -162,16 +183,28 @@ impl UpstreamUrl {
 
     /// `rtmp://host:port/app`: what logs, metrics and /status call the upstream.
     pub fn label(&self) -> String {
-        let base = format!("rtmp://{}:{}", self.host, self.port);
+        let base = format!("{}://{}:{}", self.scheme(), self.host, self.port);
         match &self.fixed {
             Fixed::Nothing => base,
             Fixed::App(app) | Fixed::Both { app, .. } => format!("{base}/{}", app.path.written()),
         }
     }
 
-    /// `rtmp://host[:port]` as it begins a tcUrl: the usual port is left out.
+    /// `rtmp://host[:port]` as it begins a tcUrl or a request's URL: the usual port is left out.
     pub(super) fn origin(&self) -> String {
-        if self.port == DEFAULT_PORT { format!("rtmp://{}", self.host) } else { format!("rtmp://{}:{}", self.host, self.port) }
+        let (scheme, host) = (self.scheme(), &self.host);
+        if self.port == default_port(self.family) {
+            format!("{scheme}://{host}")
+        } else {
+            format!("{scheme}://{host}:{}", self.port)
+        }
+    }
+
+    fn scheme(&self) -> &'static str {
+        match self.family {
+            Family::Rtmp => "rtmp",
+            Family::Rtsp => "rtsp",
+        }
     }
 }
 
@@ -181,20 +214,27 @@ impl fmt::Debug for UpstreamUrl {
     }
 }
 
-fn judge_scheme(scheme: &str) -> Result<(), UrlError> {
+fn default_port(family: Family) -> u16 {
+    match family {
+        Family::Rtmp => DEFAULT_PORT,
+        Family::Rtsp => DEFAULT_RTSP_PORT,
+    }
+}
+
+fn judge_scheme(scheme: &str) -> Result<Family, UrlError> {
     if scheme.contains(['{', '}']) {
         return Err(UrlError::PlaceholderPlace);
     }
     match scheme.to_ascii_lowercase().as_str() {
-        "rtmp" => Ok(()),
+        "rtmp" => Ok(Family::Rtmp),
+        "rtsp" => Ok(Family::Rtsp),
         "rtmps" => Err(UrlError::NotYet("rtmps")),
-        "rtsp" => Err(UrlError::NotYet("rtsp")),
         "rtsps" => Err(UrlError::NotYet("rtsps")),
         _ => Err(UrlError::Scheme),
     }
 }
 
-fn parse_authority(authority: &str) -> Result<(Host, u16), UrlError> {
+fn parse_authority(authority: &str) -> Result<(Host, Option<u16>), UrlError> {
     if let Some(inside) = authority.strip_prefix('[') {
         let (ip, behind) = inside.split_once(']').ok_or(UrlError::Host("the ']' is missing"))?;
         if ip.contains('%') {
@@ -202,8 +242,8 @@ fn parse_authority(authority: &str) -> Result<(Host, u16), UrlError> {
         }
         let ip: Ipv6Addr = ip.parse().map_err(|_| UrlError::Host("expected an IPv6 address in the brackets"))?;
         let port = match behind.strip_prefix(':') {
-            Some(port) => parse_port(port)?,
-            None if behind.is_empty() => DEFAULT_PORT,
+            Some(port) => Some(parse_port(port)?),
+            None if behind.is_empty() => None,
             None => return Err(UrlError::Host("expected ':port' or '/' behind the ']'")),
         };
         return Ok((Host::Literal(ip.into()), port));
@@ -217,7 +257,7 @@ fn parse_authority(authority: &str) -> Result<(Host, u16), UrlError> {
         None => (authority, None),
     };
     let host = parse_host(host)?;
-    Ok((host, port.map_or(Ok(DEFAULT_PORT), parse_port)?))
+    Ok((host, port.map(parse_port).transpose()?))
 }
 
 fn parse_port(text: &str) -> Result<u16, UrlError> {

@@ -80,7 +80,7 @@ pub struct Front {
     nonce: String,
     requests: u32,
     failures: u32,
-    refusal: Option<String>,
+    refusal: Option<(u16, String)>,
     output: Vec<u8>,
 }
 
@@ -101,9 +101,9 @@ impl Front {
         self.failures > 0
     }
 
-    /// From now on every request is answered 503 with `text`, a reason phrase.
-    pub fn refuse_all(&mut self, text: String) {
-        self.refusal = Some(text);
+    /// From now on every request is answered `code` with `text`, a reason phrase.
+    pub fn refuse_all(&mut self, code: u16, text: String) {
+        self.refusal = Some((code, text));
     }
 
     /// Takes what is to be sent to the client.
@@ -126,8 +126,8 @@ impl Front {
             self.refuse(cseq, 400, &FrontError::TooMany.to_string());
             return Err(FrontError::TooMany);
         }
-        if let Some(text) = self.refusal.clone() {
-            self.refuse(cseq, 503, &text);
+        if let Some((code, text)) = self.refusal.clone() {
+            self.refuse(cseq, code, &text);
             return Ok(Heard::Answered);
         }
         let Some((method, uri)) = message.as_request() else { return Ok(Heard::Answered) };
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn who_is_refused_is_told_at_its_first_request() {
         let mut front = front(true);
-        front.refuse_all("Too many connections".to_owned());
+        front.refuse_all(503, "Too many connections".to_owned());
         assert!(matches!(front.handle(request("OPTIONS * RTSP/1.0\nCSeq: 1")), Ok(Heard::Answered)));
         assert!(said(&mut front).starts_with("RTSP/1.0 503 Too many connections\r\n"));
     }
