@@ -12,6 +12,7 @@ mod key;
 mod ledger;
 mod networks;
 mod permit;
+mod proxies;
 pub mod rate_limiter;
 mod refusal;
 pub mod supervisor;
@@ -23,6 +24,7 @@ pub use gate::Gate;
 pub use key::IpKey;
 pub use networks::Networks;
 pub use permit::Permit;
+pub use proxies::{Expect, Proxies};
 pub use rate_limiter::RateLimiter;
 pub use refusal::{Refusal, Tally};
 pub use supervisor::Supervisor;
@@ -36,6 +38,9 @@ fn asks_nothing() -> crate::config::Security {
         auth_tokens: Vec::new(),
         allowed_clients: Vec::new(),
         denied_clients: Vec::new(),
+        trusted_proxies: Vec::new(),
+        proxy_protocol: crate::config::ProxyMode::Required,
         upstream_allowed_networks: Vec::new(),
+        tls: None,
     }
 }

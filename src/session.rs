@@ -12,6 +12,7 @@ mod introduce;
 mod life;
 mod opening;
 pub mod outcome;
+mod preface;
 mod relay;
 mod report;
 mod rtsp;

@@ -17,6 +17,7 @@ use super::flow::Flow;
 use super::introduce::{Introduction, introduce};
 use super::opening::{self, Opened, Speaks};
 use super::outcome::{Outcome, Side, Status};
+use super::preface;
 use super::relay::{Relay, failure_code, refusal_code, told};
 use super::report;
 use super::rtsp;
@@ -26,6 +27,7 @@ use super::{Door, Shared};
 use crate::admission::supervisor::Kick;
 use crate::admission::{AuthError, Granted, Permit, Refusal};
 use crate::protocol::name::{Action, Identity, NameError, Names, StreamName};
+use crate::protocol::proxy::Ends;
 use crate::protocol::rtmp::joiner::{Joiner, Start, StreamIds};
 use crate::protocol::rtmp::replay::Renamer;
 use crate::protocol::rtmp::server::Request;
@@ -81,6 +83,7 @@ async fn admitted(arrival: Box<Arrival>) -> Result<Admitted, Outcome> {
     let Arrival { place, stream, at, door, kick } = *arrival;
     let failed = |e: std::io::Error| Outcome::new(Side::Relay, "socket", Status::Error).because(e);
     let tcp = TcpStream::from_std(stream).map_err(failed)?;
+    preface::claimed(&tcp, &place, at).await?;
     let admitted = place.shared.gate.admit(Arc::clone(&place.cell), kick).await;
     let permit = match admitted {
         Ok(permit) => permit,
@@ -128,12 +131,13 @@ async fn negotiated(place: &Place, client: &mut Client, at: Instant) -> Result<B
 /// Looks for an upstream while the client waits; its leaving ends the search at once.
 async fn found(place: &Place, client: &mut Client, request: &Request, wish: &Wish) -> Result<Found, Outcome> {
     place.cell.set_state(State::Dialing);
+    let ends = preface::ends(place, client.stream.tcp());
     let found = tokio::select! {
         biased;
         outcome = place.seat.ended() => {
             Err((refusal_code(request.action).to_owned(), told(outcome.reason).to_owned(), outcome))
         }
-        found = find_upstream(place, request, wish) => found,
+        found = find_upstream(place, request, wish, ends) => found,
         outcome = client.leaves() => return Err(outcome),
     };
     match found {
@@ -209,9 +213,9 @@ pub(super) struct Found {
 type NotFound = (String, String, Outcome);
 
 /// Walks through the candidates until one takes the publish or play.
-async fn find_upstream(place: &Place, request: &Request, wish: &Wish) -> Result<Found, NotFound> {
+async fn find_upstream(place: &Place, request: &Request, wish: &Wish, ends: Ends) -> Result<Found, NotFound> {
     let shared = &place.shared;
-    let mut seek = seek(place, request, wish)?;
+    let mut seek = seek(place, request, wish)?.for_client(ends);
     let mut report_step = report::steps(place);
     loop {
         let link = seek.next(&mut report_step).await.map_err(|error| sought_in_vain(place, request, &error))?;

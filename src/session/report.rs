@@ -10,16 +10,16 @@ use crate::telemetry::{Facts, events};
 use crate::upstream::{Connected, Step, Target};
 
 pub(super) fn refused(place: &Place, reason: &'static str, text: &str) {
-    let (session, client) = (place.cell.id, place.cell.client);
+    let (session, client) = (place.cell.id, place.cell.client());
     place.shared.telemetry.emit(events::SessionRefused { session, client, reason, text });
 }
 
 pub(super) fn address_filled(place: &Place) {
-    place.shared.telemetry.emit(events::AddressFilled { session: place.cell.id, client: place.cell.client });
+    place.shared.telemetry.emit(events::AddressFilled { session: place.cell.id, client: place.cell.client() });
 }
 
 pub(super) fn unauthorised(place: &Place, action: Action, text: &str) {
-    let (session, client) = (place.cell.id, place.cell.client);
+    let (session, client) = (place.cell.id, place.cell.client());
     place.shared.telemetry.emit(events::AuthFailed { session, client, action: action.as_str(), text });
 }
 
@@ -62,8 +62,9 @@ pub(super) fn dial_failed(place: &Place, target: &Target, kind: &'static str, er
 }
 
 pub(super) fn connected(place: &Place, target: &Target, connected: &Connected) {
-    let (session, address, latency) = (Some(place.cell.id), connected.addr, connected.took);
-    place.shared.telemetry.emit(events::UpstreamConnected { session, target: &target.label, address, latency });
+    let (session, address) = (Some(place.cell.id), connected.addr);
+    let (latency, tls) = (connected.took, connected.tls_took);
+    place.shared.telemetry.emit(events::UpstreamConnected { session, target: &target.label, address, latency, tls });
 }
 
 pub(super) fn upstream_refused(place: &Place, target: &Target, code: &str) {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Number of a session, unique in one run of the relay, counted from 1.
@@ -100,13 +100,23 @@ pub struct Facts {
     pub upstream_addr: Option<SocketAddr>,
 }
 
+/// Whose connection it is, as a trusted proxy told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The client.
+    pub client: SocketAddr,
+    /// Where it connected to.
+    pub reached: SocketAddr,
+}
+
 /// One row of `/status` `.connections.sessions`.
 #[derive(Debug)]
 pub struct SessionCell {
     /// Number of the session.
     pub id: SessionId,
-    /// Address of the client.
-    pub client: SocketAddr,
+    /// Address of the socket's peer: the client, or its proxy.
+    peer: SocketAddr,
+    claim: OnceLock<Claim>,
     /// When the socket was accepted, on the wall clock.
     pub started_at: SystemTime,
     /// The same on the monotonic clock.
@@ -121,11 +131,12 @@ pub struct SessionCell {
 }
 
 impl SessionCell {
-    /// A cell for a socket accepted now.
-    pub fn new(id: SessionId, client: SocketAddr, started: Instant, started_at: SystemTime) -> Self {
+    /// A cell for a socket with this peer, accepted now.
+    pub fn new(id: SessionId, peer: SocketAddr, started: Instant, started_at: SystemTime) -> Self {
         Self {
             id,
-            client,
+            peer,
+            claim: OnceLock::new(),
             started_at,
             started,
             to_upstream: Traffic::default(),
@@ -134,6 +145,27 @@ impl SessionCell {
             active_ms: AtomicU64::new(0),
             facts: Mutex::new(Facts::default()),
         }
+    }
+
+    /// Address of the client: what limits, logs and /status go by.
+    pub fn client(&self) -> SocketAddr {
+        self.claim.get().map_or(self.peer, |claim| claim.client)
+    }
+
+    /// The trusted proxy that the client came through, if one told of it.
+    pub fn proxy(&self) -> Option<SocketAddr> {
+        self.claim.get().map(|_| self.peer)
+    }
+
+    /// Where the client connected to, as its proxy told.
+    pub fn reached(&self) -> Option<SocketAddr> {
+        self.claim.get().map(|claim| claim.reached)
+    }
+
+    /// Believes the peer, once and before anybody else has the cell: the connection is another's.
+    pub fn believe(&self, claim: Claim) {
+        // A second header is no header: nobody asks for one.
+        let _ = self.claim.set(claim);
     }
 
     /// Where the session is.

@@ -22,7 +22,7 @@ pub(super) const PLAY: &str = "play";
 pub const ACTORS: [&str; 4] = ["supervisor", "rate_limiter", "breaker", "collector"];
 
 /// `error_type` of `rtmp_relay_upstream_errors_total`: the kinds of a failed dial, then what can go wrong behind it.
-pub const ERROR_TYPES: [&str; 14] = [
+pub const ERROR_TYPES: [&str; 22] = [
     "dns",
     "guard",
     "self",
@@ -31,6 +31,14 @@ pub const ERROR_TYPES: [&str; 14] = [
     "connect_other",
     "dial_queue",
     "local",
+    "tls_untrusted",
+    "tls_expired",
+    "tls_wrong_name",
+    "tls_certificate",
+    "tls_refused",
+    "tls_protocol",
+    "tls_closed",
+    "tls_timeout",
     "handshake",
     "handshake_timeout",
     "protocol",
@@ -45,8 +53,14 @@ pub(super) const CLOSED: &str = "closed";
 /// An upstream that went away while it relayed.
 pub(super) const LOST: &str = "lost";
 
+/// `result` of `rtmp_relay_tls_certificate_reloads_total`.
+pub const RELOADS: [&str; 2] = [LOADED, REFUSED];
+pub(super) const LOADED: &str = "loaded";
+
 /// `reason` of `rtmp_relay_rejections_total`.
-pub const REJECTIONS: [&str; 13] = [
+pub const REJECTIONS: [&str; 15] = [
+    "proxy_untrusted",
+    "proxy_missing",
     "bad_name",
     NO_ROUTE,
     NO_UPSTREAM_OF_FAMILY,
@@ -93,10 +107,12 @@ const CLIENT_ENDS: &[&str] = &[
     "tls_client_cert",
     "tls_untrusted",
     "http_on_rtmp_port",
+    "rtmpt",
     "rtsp_over_http",
     "stray_rtsp_frame",
     "not_rtmp",
     "rtmpe",
+    "proxy_malformed",
     // Not as RTMP has it.
     "malformed_command",
     "command_out_of_order",
@@ -129,6 +145,14 @@ const UPSTREAM_ENDS: &[&str] = &[
     "connect_refused",
     "connect_timeout",
     "connect_other",
+    "tls_untrusted",
+    "tls_expired",
+    "tls_wrong_name",
+    "tls_certificate",
+    "tls_refused",
+    "tls_protocol",
+    "tls_closed",
+    "tls_timeout",
     "dial_queue",
     "local",
     "retry_attempts",
@@ -149,6 +173,8 @@ const RELAY_ENDS: &[&str] = &[
     UPSTREAM_FULL,
     "second_publish_refused",
     "second_play_refused",
+    "proxy_untrusted",
+    "proxy_missing",
     "denied_network",
     "network_not_allowed",
     RATE_LIMIT,

@@ -41,6 +41,8 @@ pub struct Metrics {
     upstream_handshake_duration: Histogram,
     pub(super) session_setup_duration: Histogram,
     pub(super) circuit_state: IntGaugeVec,
+    pub(super) certificate_expiry: IntGauge,
+    pub(super) certificate_reloads: IntCounterVec,
     upstream_sessions: IntGaugeVec,
     pub(super) panics: IntCounterVec,
     actor_wait: HistogramVec,
@@ -89,6 +91,8 @@ impl Metrics {
             upstream_handshake_duration: table.histogram("rtmp_relay_upstream_handshake_duration_seconds", &LATENCIES, "RTMP handshakes with upstreams that succeeded, from the connection on."),
             session_setup_duration: table.histogram("rtmp_relay_session_setup_duration_seconds", &LATENCIES, "From accept until the stream passes."),
             circuit_state: table.gauges("rtmp_relay_circuit_state", &["target"], "Circuit of each upstream: 0 = closed (dials pass), 1 = half-open, 2 = open."),
+            certificate_expiry: table.gauge("rtmp_relay_tls_certificate_expiry_timestamp_seconds", "When the certificate that clients are shown expires, seconds since 1970; 0 without TLS."),
+            certificate_reloads: table.counters("rtmp_relay_tls_certificate_reloads_total", &["result"], "Changed certificate files: loaded = served from then on, refused = cannot be used, the old one stays."),
             upstream_sessions: table.gauges("rtmp_relay_upstream_sessions", &["upstream"], "Sessions and dials in progress at each upstream."),
             panics: table.counters("rtmp_relay_panics_total", &["where"], "Panics that were caught; each is a bug worth a report."),
             actor_wait: table.histograms("rtmp_relay_actor_wait_seconds", &["actor"], &WAITS, "From the asking of a control actor to its answer, the wait in its mailbox included."),
@@ -181,6 +185,7 @@ impl Metrics {
         labels::STATUSES.iter().for_each(|status| drop(self.connections.with_label_values(&[status])));
         labels::REJECTIONS.iter().for_each(|reason| drop(self.rejections.with_label_values(&[reason])));
         labels::ERROR_TYPES.iter().for_each(|kind| drop(self.upstream_errors.with_label_values(&[kind])));
+        labels::RELOADS.iter().for_each(|result| drop(self.certificate_reloads.with_label_values(&[result])));
         labels::ACTORS.iter().for_each(|actor| drop(self.actor_wait.with_label_values(&[actor])));
         labels::ACTIONS.iter().for_each(|action| drop(self.streams.with_label_values(&[action])));
         labels::PLACES.iter().for_each(|place| drop(self.panics.with_label_values(&[place])));

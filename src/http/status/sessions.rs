@@ -51,6 +51,7 @@ impl Rows {
 pub(super) struct Row {
     id: u64,
     client: SocketAddr,
+    proxy: Option<SocketAddr>,
     protocol: Option<&'static str>,
     action: Option<&'static str>,
     app: Option<String>,
@@ -92,7 +93,8 @@ impl Row {
         let facts = cell.facts();
         Self {
             id: cell.id.0,
-            client: cell.client,
+            client: cell.client(),
+            proxy: cell.proxy(),
             protocol: facts.protocol,
             action: facts.action,
             app: facts.app,
