@@ -8,7 +8,9 @@ use actix::{Addr, Recipient};
 use super::auth::Proof;
 use super::rate_limiter::Acquire;
 use super::supervisor::{Admit, Kick};
-use super::{AuthError, Authenticator, Expect, Granted, Networks, Permit, Proxies, RateLimiter, Refusal, RefusalTeller, Supervisor, Tally};
+use super::{
+    AuthError, Authenticator, Expect, Granted, Networks, Permit, Proxies, RateLimiter, Refusal, RefusalTeller, Supervisor, Tally,
+};
 use crate::config::Security;
 use crate::protocol::name::{Action, StreamName};
 use crate::telemetry::{Metrics, SessionCell, Waits};

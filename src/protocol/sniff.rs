@@ -96,7 +96,8 @@ fn without_crlf(first: &[u8]) -> &[u8] {
 fn is_rtsp_tunnel(first: &[u8]) -> bool {
     let lower = first.to_ascii_lowercase();
     let has = |mark: &[u8]| lower.windows(mark.len()).any(|at| at == mark);
-    (lower.starts_with(b"get ") || lower.starts_with(b"post ")) && (has(b"\nx-sessioncookie:") || has(b"application/x-rtsp-tunnelled"))
+    (lower.starts_with(b"get ") || lower.starts_with(b"post "))
+        && (has(b"\nx-sessioncookie:") || has(b"application/x-rtsp-tunnelled"))
 }
 
 impl Guess {

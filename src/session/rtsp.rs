@@ -15,13 +15,15 @@ use tokio::time::timeout_at;
 
 use self::lane::Lane;
 use self::relay::Relay;
-use self::search::{Found, Turned};
+use self::search::{Found, Turned, Wish};
 use self::visitor::Visitor;
-use super::life::{Place, Wish, max_mark};
+use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
+use super::preface;
 use super::relay::told;
 use super::report;
 use super::seat::Direction;
+use super::switch::max_mark;
 use crate::admission::{AuthError, Permit, Refusal};
 use crate::protocol::name::{Action, NameError};
 use crate::protocol::rtsp::front::Asked;
@@ -121,10 +123,11 @@ fn judge(place: &Place, visitor: &Visitor, asked: &Asked) -> Result<Wish, Denial
 /// Looks for an upstream while the client waits; its leaving ends the search at once.
 async fn found(place: &Place, visitor: &mut Visitor, asked: &Asked, wish: &Wish) -> Result<Found, Outcome> {
     place.cell.set_state(State::Dialing);
+    let ends = preface::ends(place, visitor.tcp());
     let found = tokio::select! {
         biased;
         outcome = place.seat.ended() => Err(Turned::here(503, told(outcome.reason), outcome)),
-        found = search::find(place, asked, wish) => found,
+        found = search::find(place, asked, wish, ends) => found,
         outcome = visitor.leaves() => return Err(outcome),
     };
     match found {

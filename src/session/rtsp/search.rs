@@ -7,19 +7,28 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout_at;
 
-use crate::admission::AuthError;
-use crate::protocol::name::Action;
+use crate::admission::{AuthError, Granted};
+use crate::protocol::name::{Action, Identity, StreamName};
+use crate::protocol::proxy::Ends;
 use crate::protocol::rtsp::dialogue::{Dialogue, Trust, Word};
 use crate::protocol::rtsp::framing::{Framer, Piece};
 use crate::protocol::rtsp::front::Asked;
 use crate::protocol::rtsp::login::Login;
 use crate::protocol::rtsp::url::Address;
-use crate::session::life::{Place, Wish};
+use crate::session::life::Place;
 use crate::session::opening::PIECE;
 use crate::session::outcome::{Outcome, Side, Status};
 use crate::session::report;
 use crate::tls::Stream;
 use crate::upstream::{Ask, Connected, Family, Link, Load, NoRoute, Publication, Seek, SeekError, Target};
+
+/// What an authorised client wants.
+pub(super) struct Wish {
+    pub(super) name: StreamName,
+    /// What every room calls the stream by.
+    pub(super) identity: Identity,
+    pub(super) granted: Granted,
+}
 
 /// An upstream that took the stream.
 pub(super) struct Found {
@@ -55,9 +64,9 @@ impl Turned {
 }
 
 /// Walks through the candidates until one takes the stream.
-pub(super) async fn find(place: &Place, asked: &Asked, wish: &Wish) -> Result<Found, Turned> {
+pub(super) async fn find(place: &Place, asked: &Asked, wish: &Wish, ends: Ends) -> Result<Found, Turned> {
     let shared = &place.shared;
-    let mut seek = seek(place, asked, wish)?;
+    let mut seek = seek(place, asked, wish)?.for_client(ends);
     let mut report_step = report::steps(place);
     loop {
         let link = seek.next(&mut report_step).await.map_err(|error| sought_in_vain(place, &error))?;

@@ -4,6 +4,7 @@ use std::io;
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::protocol::name::Action;
@@ -12,7 +13,7 @@ use crate::protocol::rtsp::front::{Asked, Front, FrontError, Heard};
 use crate::protocol::rtsp::message::Message;
 use crate::session::opening::{PIECE, TELL};
 use crate::session::outcome::{Outcome, Side, Status};
-use crate::session::relay::farewell;
+use crate::session::sides::farewell;
 use crate::tls::Stream;
 
 /// Most bytes of a client that are kept while an upstream is dialled.
@@ -50,6 +51,11 @@ impl Visitor {
         let front = Front::new(stream.is_private(), &mut |bytes| rand::fill(bytes));
         let (framer, action) = (Framer::default(), Action::Play);
         Self { stream, front, framer, bytes: first, action, showed_nothing: true }
+    }
+
+    /// The socket, for its addresses.
+    pub(super) fn tcp(&self) -> &TcpStream {
+        self.stream.tcp()
     }
 
     /// The nonce of its Digest challenge.
