@@ -12,6 +12,7 @@ pub mod dial;
 pub mod guard;
 pub mod live;
 pub mod load;
+pub mod passage;
 mod private;
 pub mod probe;
 pub mod resolve;
