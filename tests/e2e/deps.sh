@@ -28,6 +28,8 @@ look() {
     need nginx nginx command -v nginx
     need libnginx-mod-rtmp "nginx's RTMP module" has_rtmp_module
     need rtmpdump rtmpdump command -v rtmpdump
+    need prometheus prometheus command -v prometheus
+    need prometheus promtool command -v promtool
     need gstreamer1.0-tools gst-launch-1.0 command -v gst-launch-1.0
     need gstreamer1.0-tools gst-inspect-1.0 command -v gst-inspect-1.0
     local element
@@ -62,7 +64,7 @@ complain() {   # complain REASON
     exit 1
 }
 
-# The tests start an nginx of their own: the one that the package would start as a service is not wanted.
+# The tests start an nginx and a Prometheus of their own: those that the packages would start as services are not wanted.
 keep_services_down() {
     policy=/usr/sbin/policy-rc.d
     if [ -e "$policy" ]; then return 0; fi
@@ -85,10 +87,13 @@ install() {
     local apt=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120)
     "${apt[@]}" update || echo "apt-get update failed; trying with the lists that are here" >&2
     "${apt[@]}" install -y --no-install-recommends "${packages[@]}" || complain "apt-get could not install them."
-    if [[ " ${packages[*]} " == *" nginx "* ]] && command -v systemctl >/dev/null; then
-        # Nor is it wanted after the next boot.
-        "${root[@]}" systemctl disable nginx >/dev/null 2>&1 || true
-    fi
+    # Nor are they wanted after the next boot.
+    local service
+    for service in nginx prometheus; do
+        if [[ " ${packages[*]} " == *" $service "* ]] && command -v systemctl >/dev/null; then
+            "${root[@]}" systemctl disable "$service" >/dev/null 2>&1 || true
+        fi
+    done
 }
 
 # Licences, sources and bans of all dependencies; built from source, some minutes on two cores, once a machine.

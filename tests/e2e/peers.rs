@@ -2,8 +2,10 @@
 
 mod nginx;
 mod player;
+mod prometheus;
 mod publisher;
 
 pub use nginx::{Nginx, NginxOptions};
 pub use player::{Player, Receiver};
+pub use prometheus::Prometheus;
 pub use publisher::{Publisher, Sender, Take};
