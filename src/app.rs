@@ -3,6 +3,7 @@
 //! [`Relay`] is the relay wired together; [`run`] runs one as a process: log, limits, signals, drain.
 
 mod demo;
+mod health;
 mod relay;
 
 use anyhow::Context;
@@ -10,7 +11,8 @@ use ipnetwork::IpNetwork;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use demo::demo;
+pub use demo::{demo, demo_origin, demo_publisher};
+pub use health::{health, health_url};
 #[doc(hidden)]
 pub use relay::Actors;
 pub use relay::Relay;

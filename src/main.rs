@@ -8,15 +8,17 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use relay::app;
-use relay::config::{self, Env, Loaded, Problems};
+use relay::config::{self, Env, ListenAddr, Loaded, Problems};
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, Part};
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: u8 = 64;
 /// `EX_CONFIG` of sysexits.h. The systemd unit does not restart on it.
 const CONFIGURATION: u8 = 78;
 const FAILED: u8 = 1;
+/// Of `http_addr`, where nothing else is said.
+const HTTP_PORT: u16 = 8080;
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
@@ -31,7 +33,10 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<ExitCode, ExitCode> {
     match &cli.command {
-        Some(Command::Demo { listen, http }) => finish(app::demo(*listen, http.0)),
+        Some(Command::Demo { part: Some(Part::Origin { listen }), .. }) => finish(app::demo_origin(*listen)),
+        Some(Command::Demo { part: Some(Part::Publisher { url }), .. }) => finish(app::demo_publisher(url)),
+        Some(Command::Demo { part: None, listen, http }) => finish(app::demo(*listen, http.0)),
+        Some(Command::Health { url }) => health(url.as_deref()),
         Some(Command::Fingerprint { name, config }) => fingerprint(name, config.as_deref()),
         None if cli.print_schema => Ok(print(&format!("{:#}", config::schema()))),
         None if cli.check => check(cli.config.as_deref()),
@@ -68,6 +73,27 @@ fn fingerprint(name: &str, path: Option<&Path>) -> Result<ExitCode, ExitCode> {
         Ok(fingerprint) => Ok(print(&fingerprint)),
         Err(error) => finish(Err(error)),
     }
+}
+
+fn health(url: Option<&str>) -> Result<ExitCode, ExitCode> {
+    let url = match url {
+        Some(url) => url.to_owned(),
+        None => match own_http() {
+            Some(address) => app::health_url(address),
+            // Whoever restarts what is not well would do so for ever.
+            None => return Ok(print("http_addr is empty: there is nothing to ask")),
+        },
+    };
+    match app::health(&url) {
+        Ok(answer) => Ok(print(answer.trim())),
+        Err(error) => finish(Err(error)),
+    }
+}
+
+/// The `http_addr` of a relay that was started here. A file that has become wrong since then does not make it ill.
+fn own_http() -> Option<ListenAddr> {
+    let loaded = config::load(None, &Env::of_process(), &app::judge_upstream);
+    loaded.map_or(Some(ListenAddr { host: None, port: HTTP_PORT }), |loaded| loaded.config.http)
 }
 
 fn misconfigured(problems: &Problems) -> ExitCode {
