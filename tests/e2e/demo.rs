@@ -97,7 +97,7 @@ fn its_parts_run_as_programs_of_their_own_and_a_probe_tells_whether_the_relay_is
         Some(origin.output().strip_prefix("The origin listens on ")?.trim_end().strip_suffix('.')?.to_owned())
     });
     let mut relay = Relay::to(&address);
-    let publisher = part("publisher", &["demo", "publisher", &format!("rtmp://{}/live/demo", relay.address())]);
+    let mut publisher = part("publisher", &["demo", "publisher", &format!("rtmp://{}/live/demo", relay.address())]);
     wait_until("the test stream passes", SOON, || {
         relay.metric("rtmp_relay_bytes_total{direction=\"upstream\"}").is_some_and(|bytes| bytes > 100_000.0)
     });
@@ -113,6 +113,8 @@ fn its_parts_run_as_programs_of_their_own_and_a_probe_tells_whether_the_relay_is
     assert_eq!(probe("/ready").0, Some(0));
     let (code, said) = probe("/nothing");
     assert!(code == Some(1) && said.contains("answers 404"), "{said}");
+    publisher.kill();
+    relay.wait_for_active(0);
     relay.shut_down(CLIP);
     let (code, said) = probe("/health");
     assert!(code == Some(1) && said.contains("does not answer"), "{said}");
