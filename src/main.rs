@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use relay::app;
-use relay::config::{self, Env, ListenAddr, Loaded, Problems};
+use relay::config::{self, Env, Loaded, Problems};
 
 use cli::{Cli, Command, Part};
 
@@ -17,8 +17,8 @@ const USAGE: u8 = 64;
 /// `EX_CONFIG` of sysexits.h. The systemd unit does not restart on it.
 const CONFIGURATION: u8 = 78;
 const FAILED: u8 = 1;
-/// Of `http_addr`, where nothing else is said.
-const HTTP_PORT: u16 = 8080;
+/// Where a relay answers that was told nothing else.
+const USUAL_HEALTH: &str = "http://127.0.0.1:8080/health";
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
@@ -45,7 +45,7 @@ fn run(cli: &Cli) -> Result<ExitCode, ExitCode> {
 }
 
 fn load(path: Option<&Path>) -> Result<Loaded, ExitCode> {
-    config::load(path, &Env::of_process(), &app::judge_upstream).map_err(|problems| misconfigured(&problems))
+    config::load(path, &Env::of_process(), app::JUDGES).map_err(|problems| misconfigured(&problems))
 }
 
 fn check(path: Option<&Path>) -> Result<ExitCode, ExitCode> {
@@ -78,8 +78,8 @@ fn fingerprint(name: &str, path: Option<&Path>) -> Result<ExitCode, ExitCode> {
 fn health(url: Option<&str>) -> Result<ExitCode, ExitCode> {
     let url = match url {
         Some(url) => url.to_owned(),
-        None => match own_http() {
-            Some(address) => app::health_url(address),
+        None => match own_health() {
+            Some(url) => url,
             // Whoever restarts what is not well would do so for ever.
             None => return Ok(print("http_addr is empty: there is nothing to ask")),
         },
@@ -90,10 +90,10 @@ fn health(url: Option<&str>) -> Result<ExitCode, ExitCode> {
     }
 }
 
-/// The `http_addr` of a relay that was started here. A file that has become wrong since then does not make it ill.
-fn own_http() -> Option<ListenAddr> {
-    let loaded = config::load(None, &Env::of_process(), &app::judge_upstream);
-    loaded.map_or(Some(ListenAddr { host: None, port: HTTP_PORT }), |loaded| loaded.config.http)
+/// Where a relay that was started here answers. A file that has become wrong since then does not make it ill.
+fn own_health() -> Option<String> {
+    let loaded = config::load(None, &Env::of_process(), app::JUDGES);
+    loaded.map_or_else(|_| Some(USUAL_HEALTH.to_owned()), |loaded| app::health_url(&loaded.config))
 }
 
 fn misconfigured(problems: &Problems) -> ExitCode {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scalar::{RawToken, Span};
 use super::secret::Hidden;
-use super::settings::{ForwardQuery, LogFormat, LogLevel, StreamNames};
+use super::settings::{ForwardQuery, LogFormat, LogLevel, ProxyMode, StreamNames, Takeover, Tls};
 
 pub(super) use upstreams::{HealthCheckSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream};
 
@@ -21,8 +21,12 @@ pub(super) use upstreams::{HealthCheckSection, RawAction, RawMatch, RawProtocol,
 pub(super) struct File {
     /// Address for clients. ":1935" is every address of the machine, v4 and v6.
     pub(super) listen_addr: String,
+    /// Further addresses for clients, as [{"addr": ":443", "tls": "only"}].
+    pub(super) listeners: Vec<RawListener>,
     /// Address for /status, /metrics, /health and /ready. "" turns HTTP off.
     pub(super) http_addr: String,
+    /// Whether http_addr is served by TLS, with the certificate of security.tls_cert.
+    pub(super) http_tls: bool,
     /// Networks that may ask for /status and /metrics. Empty: everyone who can reach http_addr.
     pub(super) http_allowed_networks: Vec<String>,
     /// Threads that run sessions. 0: one for each processor.
@@ -46,6 +50,8 @@ pub(super) struct File {
     /// Dials that may be in progress to one upstream at the same time; more wait their turn.
     #[schemars(range(min = 1, max = 10000))]
     pub(super) upstream_max_dialing: u64,
+    /// TLS to upstreams whose URL begins rtmps:// or rtsps://.
+    pub(super) upstream_tls: UpstreamTlsSection,
     /// Which of the client's own query arguments go to the upstream (the token never does): "all", "none", or a list of keys.
     pub(super) forward_query: ForwardQuery,
     /// A publisher that sends nothing for so long is closed.
@@ -63,6 +69,9 @@ pub(super) struct File {
     /// A peer that takes nothing of what is sent to it for so long is closed (a paused player too).
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
     pub(super) write_timeout: Span,
+    /// A publisher's upstream that takes nothing for so long is dead. Must be below write_timeout to be of use.
+    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
+    pub(super) upstream_stall_timeout: Span,
     /// What sessions get to end by themselves after SIGTERM. "0s": none.
     #[schemars(extend("x-maximum" = "1h"))]
     pub(super) shutdown_timeout: Span,
@@ -76,6 +85,10 @@ pub(super) struct File {
     pub(super) buffers: BuffersSection,
     /// Waiting for the rest of a partial frame.
     pub(super) hold: HoldSection,
+    /// Keeping a publisher whose upstream is gone, until another takes its stream. RTMP only.
+    pub(super) publish_hold: PublishHoldSection,
+    /// Who may publish a stream that is being published already: "same_credential" (the same token, from the same address or once the old publisher has been silent for 5 s; without authentication only the silence counts), "never", or "always".
+    pub(super) publish_takeover: Takeover,
     /// Socket buffers of the kernel.
     pub(super) tcp: TcpSection,
     /// Who may come in, and where the relay may go.
@@ -100,7 +113,9 @@ impl Default for File {
     fn default() -> Self {
         Self {
             listen_addr: ":1935".into(),
+            listeners: Vec::new(),
             http_addr: ":8080".into(),
+            http_tls: false,
             http_allowed_networks: Vec::new(),
             workers: 0,
             upstream: None,
@@ -109,17 +124,21 @@ impl Default for File {
             upstream_hash_load_factor: 0.0,
             routes: Vec::new(),
             upstream_max_dialing: 64,
+            upstream_tls: UpstreamTlsSection::default(),
             forward_query: ForwardQuery::All,
             idle_timeout: Span::secs(30),
             player_idle_timeout: Span::secs(0),
             handshake_timeout: Span::secs(10),
             dial_timeout: Span::secs(5),
             write_timeout: Span::secs(60),
+            upstream_stall_timeout: Span::secs(5),
             shutdown_timeout: Span::secs(30),
             read_buffer: 65_536,
             write_buffer: 65_536,
             buffers: BuffersSection::default(),
             hold: HoldSection::default(),
+            publish_hold: PublishHoldSection::default(),
+            publish_takeover: Takeover::SameCredential,
             tcp: TcpSection::default(),
             security: SecuritySection::default(),
             rate_limit: RateLimitSection::default(),
@@ -131,6 +150,27 @@ impl Default for File {
             log: LogSection::default(),
         }
     }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawListener {
+    /// As listen_addr.
+    pub(super) addr: String,
+    /// What must be spoken there: off, plain; only, TLS; optional, either, as the first byte tells.
+    #[serde(default = "only")]
+    pub(super) tls: Tls,
+}
+
+fn only() -> Tls {
+    Tls::Only
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct UpstreamTlsSection {
+    /// PEM file of the authorities that may sign an upstream's certificate, or of the certificate itself. "": those that this machine trusts.
+    pub(super) ca_file: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -164,6 +204,28 @@ impl Default for HoldSection {
     }
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct PublishHoldSection {
+    /// Whether a publisher is kept when its upstream goes away.
+    pub(super) enabled: bool,
+    /// The longest that a publisher is kept without an upstream.
+    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "10m"))]
+    pub(super) max_time: Span,
+    /// Bytes that are held for one publisher meanwhile; beyond it whole groups of pictures are dropped, the oldest first.
+    #[schemars(range(min = 65536, max = 1073741824))]
+    pub(super) max_bytes: u64,
+    /// Bytes that are held for all publishers together; beyond it each drops its own groups.
+    #[schemars(range(min = 65536, max = 1099511627776u64))]
+    pub(super) max_total: u64,
+}
+
+impl Default for PublishHoldSection {
+    fn default() -> Self {
+        Self { enabled: true, max_time: Span::secs(15), max_bytes: 4 << 20, max_total: 256 << 20 }
+    }
+}
+
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct TcpSection {
@@ -189,14 +251,22 @@ pub(super) struct SecuritySection {
     pub(super) allowed_clients: Vec<String>,
     /// Networks that clients may not come from, even if allowed_clients names them.
     pub(super) denied_clients: Vec<String>,
+    /// Load balancers: networks whose PROXY header (version 1 or 2) is believed. The client that it names is what limits, logs and /status see.
+    pub(super) trusted_proxies: Vec<String>,
+    /// Whether a connection from trusted_proxies must begin with a PROXY header (required), or may (optional). Others never may.
+    pub(super) proxy_protocol: ProxyMode,
     /// Networks in which an upstream may stand although they are not public (loopback, private, link-local and the like are refused otherwise).
     pub(super) upstream_allowed_networks: Vec<String>,
-    /// TLS for clients. Not in this version: must be false.
+    /// Whether clients must speak TLS at listen_addr (rtmps://).
     pub(super) tls_enabled: bool,
-    /// Certificate file. Not used in this version.
+    /// Whether they may also speak plain there: the first byte tells.
+    pub(super) tls_allow_plain: bool,
+    /// PEM file of the certificate, followed by its intermediates. Read again when it changes.
     pub(super) tls_cert: String,
-    /// Key file. Not used in this version.
+    /// PEM file of the certificate's private key, without passphrase. Read again when it changes.
     pub(super) tls_key: String,
+    /// PEM file of authorities: a client that speaks TLS must then show a certificate that one of them signed. "": none is asked for.
+    pub(super) tls_client_ca: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

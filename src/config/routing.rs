@@ -4,7 +4,7 @@ use globset::{Glob, GlobBuilder};
 
 use super::file::{File, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream};
 use super::schema::nearest;
-use super::settings::{Match, Route, Strategy, Upstream};
+use super::settings::{Match, ProxyProtocol, Route, Strategy, Upstream};
 
 /// Most upstreams.
 const MAX_UPSTREAMS: usize = 256;
@@ -76,6 +76,9 @@ impl Routing {
             weight: narrow(raw.weight),
             backup: raw.backup,
             max_connections: Some(narrow(raw.max_connections)).filter(|&most| most > 0),
+            ca_file: Some(raw.ca_file).filter(|path| !path.is_empty()).map(Into::into),
+            insecure_skip_verify: raw.insecure_skip_verify,
+            proxy_protocol: raw.proxy_protocol,
         });
     }
 
@@ -249,6 +252,9 @@ fn listed(file: &File) -> Vec<(String, RawUpstream)> {
         weight: 1,
         backup: false,
         max_connections: 0,
+        ca_file: String::new(),
+        insecure_skip_verify: false,
+        proxy_protocol: ProxyProtocol::Off,
     };
     let one = file.upstream.iter().map(|url| ("upstream".to_owned(), lone(url)));
     let several = file.upstreams.iter().flatten().enumerate();

@@ -14,15 +14,21 @@ use super::address::ListenAddr;
 
 mod upstreams;
 
-pub use upstreams::{Match, Route, Strategy, Upstream};
+pub use upstreams::{Match, ProxyProtocol, Route, Strategy, Upstream};
 
 /// The whole configuration. Two that are equal ask for the same behaviour; `Debug` prints no secret.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Where clients connect.
     pub listen: ListenAddr,
+    /// What they must speak there.
+    pub listen_tls: Tls,
+    /// Where they may connect besides.
+    pub listeners: Vec<Listen>,
     /// Where /status, /metrics and their siblings answer; `None` turns HTTP off.
     pub http: Option<ListenAddr>,
+    /// Whether that is served by TLS.
+    pub http_tls: bool,
     /// Networks that may ask for /status and /metrics; empty lets everyone.
     pub http_allowed_networks: Vec<IpNetwork>,
     /// Threads that run sessions, 1 to 1024.
@@ -38,6 +44,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Dials in progress to one target at the same time, at least 1.
     pub upstream_max_dialing: usize,
+    /// Authorities for upstreams that name none themselves; `None`: those of this machine.
+    pub upstream_ca_file: Option<PathBuf>,
     /// Which of the client's own query arguments travel on.
     pub forward_query: ForwardQuery,
     /// Every deadline.
@@ -46,6 +54,10 @@ pub struct Config {
     pub buffers: Buffers,
     /// How long a partial message may wait for its rest.
     pub hold: Hold,
+    /// How a publisher is held while its upstream is away; `None` when off.
+    pub publish_hold: Option<PublishHold>,
+    /// Who may publish a stream that is being published.
+    pub publish_takeover: Takeover,
     /// Kernel buffer sizes.
     pub tcp: Tcp,
     /// Who may come in, and where the relay may go.
@@ -62,6 +74,24 @@ pub struct Config {
     pub ready: Ready,
     /// How the relay tells what happens.
     pub log: Log,
+}
+
+impl Config {
+    /// Every address for clients, with its key and what must be spoken there.
+    pub fn doors(&self) -> impl Iterator<Item = (String, ListenAddr, Tls)> {
+        let first = ("listen_addr".to_owned(), self.listen, self.listen_tls);
+        let others = self.listeners.iter().enumerate();
+        std::iter::once(first).chain(others.map(|(index, door)| (format!("listeners[{index}].addr"), door.address, door.tls)))
+    }
+}
+
+/// A further address for clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen {
+    /// The address.
+    pub address: ListenAddr,
+    /// What must be spoken there.
+    pub tls: Tls,
 }
 
 /// Which of the client's own query arguments are forwarded to the upstream.
@@ -88,6 +118,8 @@ pub struct Timeouts {
     pub dial: Duration,
     /// A peer that takes nothing for so long is ended.
     pub write: Duration,
+    /// A publisher's upstream that takes nothing for so long is dead (`upstream_stall_timeout`).
+    pub stall: Duration,
     /// What sessions get to end by themselves at SIGTERM; zero closes them at once.
     pub shutdown: Duration,
 }
@@ -112,6 +144,30 @@ pub struct Hold {
     pub max: Duration,
 }
 
+/// How a publisher is held while its upstream is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishHold {
+    /// The longest time without an upstream.
+    pub max_time: Duration,
+    /// Most bytes held for one publisher, 64 KiB to 1 GiB.
+    pub max_bytes: usize,
+    /// Most bytes held for all publishers together.
+    pub max_total: usize,
+}
+
+/// Who may publish a stream that is being published already; the session that has it is then ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Takeover {
+    /// Who has the same token, if it comes from the same address or the one that has the stream has sent nothing for 5 s. Without
+    /// authentication only silence counts.
+    SameCredential,
+    /// Nobody.
+    Never,
+    /// Everyone who may publish it.
+    Always,
+}
+
 /// Kernel buffers; `None` leaves them to the kernel, which tunes them by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tcp {
@@ -131,6 +187,17 @@ pub enum Tls {
     Only,
     /// Either: the first byte tells.
     Optional,
+}
+
+impl Tls {
+    /// The word of the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Only => "only",
+            Self::Optional => "optional",
+        }
+    }
 }
 
 /// The files of TLS for clients.
@@ -155,8 +222,25 @@ pub struct Security {
     pub allowed_clients: Vec<IpNetwork>,
     /// Networks clients may not come from, though allowed above.
     pub denied_clients: Vec<IpNetwork>,
+    /// Networks whose PROXY header is believed; empty believes none.
+    pub trusted_proxies: Vec<IpNetwork>,
+    /// Whether they must send one.
+    pub proxy_protocol: ProxyMode,
     /// Non-public networks in which an upstream may stand.
     pub upstream_allowed_networks: Vec<IpNetwork>,
+    /// What TLS for clients, or for HTTP, is done with; there if any address asks for it.
+    pub tls: Option<ServerTls>,
+}
+
+/// Whether a connection from a trusted proxy must begin with a PROXY header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyMode {
+    /// It may: without one the proxy is the client itself.
+    Optional,
+    /// It must, as the specification has it.
+    #[default]
+    Required,
 }
 
 /// One token and what it opens.

@@ -1,6 +1,7 @@
 //! What does a connection open with? Its first byte says whether it is private, the first ones within which protocol the client speaks,
 //! before anything of it is judged.
 
+use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ use tokio::time::{timeout, timeout_at};
 use super::client::Client;
 use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
-use super::relay::farewell;
+use super::preface;
+use super::sides::farewell;
 use super::{Door, Tls};
 use crate::protocol::sniff::{self, Guess};
 use crate::tls::Stream;
@@ -32,19 +34,22 @@ pub(super) struct Opened {
 /// Waits for the client's first bytes, in private where it asks for that, under the deadline that began with its socket.
 pub(super) async fn open(place: &Place, tcp: TcpStream, door: Door, at: Instant) -> Result<Opened, Outcome> {
     let deadline = at + place.shared.timeouts.preface;
+    let spoke = Cell::new(false);
     tokio::select! {
         biased;
         outcome = place.seat.ended() => Err(outcome),
-        opened = timeout_at(deadline.into(), heard(place, tcp, door)) => {
-            opened.unwrap_or_else(|_| Err(Outcome::new(Side::Client, "handshake_timeout", Status::Empty)))
-        }
+        opened = timeout_at(deadline.into(), heard(place, tcp, door, &spoke)) => opened.unwrap_or_else(|_| {
+            let status = if spoke.get() { Status::Error } else { Status::Empty };
+            Err(Outcome::new(Side::Client, "handshake_timeout", status))
+        }),
     }
 }
 
-async fn heard(place: &Place, tcp: TcpStream, door: Door) -> Result<Opened, Outcome> {
-    let mut stream = private(place, tcp, door).await?;
-    let first = hear(&mut stream).await?;
+async fn heard(place: &Place, tcp: TcpStream, door: Door, spoke: &Cell<bool>) -> Result<Opened, Outcome> {
+    let mut stream = private(place, tcp, door, spoke).await?;
+    let first = hear(&mut stream, spoke).await?;
     match sniff::guess(&first) {
+        Guess::Proxy => Err(preface::unbelieved(place)),
         guess if door.tls == Tls::Only && !stream.is_private() => {
             refuse(
                 stream,
@@ -67,7 +72,7 @@ async fn heard(place: &Place, tcp: TcpStream, door: Door) -> Result<Opened, Outc
 pub(super) async fn turn_away(tcp: TcpStream, text: String) {
     let told = async {
         let mut stream = tcp.into();
-        if let Ok(first) = hear(&mut stream).await {
+        if let Ok(first) = hear(&mut stream, &Cell::new(false)).await {
             refuse(stream, first, text).await;
         }
     };
@@ -83,12 +88,13 @@ async fn refuse(mut stream: Stream, first: Vec<u8>, text: String) {
 }
 
 /// Goes behind TLS where the door has it and the client begins it.
-async fn private(place: &Place, tcp: TcpStream, door: Door) -> Result<Stream, Outcome> {
+async fn private(place: &Place, tcp: TcpStream, door: Door, spoke: &Cell<bool>) -> Result<Stream, Outcome> {
     let Some(server) = place.shared.tls.as_ref().filter(|_| door.tls != Tls::Off) else { return Ok(tcp.into()) };
     let mut first = [0];
     if tcp.peek(&mut first).await.map_err(lost)? == 0 {
         return Err(empty());
     }
+    spoke.set(true);
     if sniff::guess(&first) != Guess::Tls {
         return Ok(tcp.into());
     }
@@ -103,14 +109,22 @@ fn empty() -> Outcome {
     Outcome::new(Side::Client, "empty", Status::Empty)
 }
 
-async fn hear(stream: &mut Stream) -> Result<Vec<u8>, Outcome> {
-    let mut piece = [0; PIECE];
-    let read = stream.read(&mut piece).await.map_err(lost)?;
-    // Clients write these messages in small pieces with Nagle on: an early acknowledgement saves 40 ms each.
-    let _ = SockRef::from(stream.tcp()).set_tcp_quickack(true);
-    match read {
-        0 => Err(empty()),
-        read => Ok(piece[..read].to_vec()),
+/// Reads until it is clear what the client speaks.
+async fn hear(stream: &mut Stream, spoke: &Cell<bool>) -> Result<Vec<u8>, Outcome> {
+    let (mut piece, mut first) = ([0; PIECE], Vec::new());
+    loop {
+        let read = stream.read(&mut piece).await.map_err(lost)?;
+        // Clients write these messages in small pieces with Nagle on: an early acknowledgement saves 40 ms each.
+        let _ = SockRef::from(stream.tcp()).set_tcp_quickack(true);
+        match read {
+            0 if first.is_empty() => return Err(empty()),
+            0 => return Err(Outcome::new(Side::Client, "client_left", Status::Error)),
+            read => first.extend_from_slice(&piece[..read]),
+        }
+        spoke.set(true);
+        if sniff::guess(&first) != Guess::More {
+            return Ok(first);
+        }
     }
 }
 

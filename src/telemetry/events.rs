@@ -3,6 +3,8 @@
 //! In a log line `event` is the struct's name in small letters; a session's lines all carry `session`. Lines that a flood can
 //! cause are throttled by reason: ten a second, then one that counts. The closing line of a session that relayed never is.
 
+mod certificate;
+mod hold;
 mod service;
 mod session;
 mod upstream;
@@ -10,6 +12,8 @@ mod upstream;
 use super::Telemetry;
 use super::throttle::Summary;
 
+pub use certificate::{CertificateExpiring, CertificateLoaded, CertificateRefused};
+pub use hold::{HoldOver, PublisherHeld, PublisherResumed, TakenOver};
 pub use service::{
     AcceptFailed, ConfigWarning, DrainFinished, DrainStarted, HttpListening, Listening, Panicked, Started, Stopped,
 };

@@ -22,7 +22,7 @@ pub(super) const PLAY: &str = "play";
 pub const ACTORS: [&str; 4] = ["supervisor", "rate_limiter", "breaker", "collector"];
 
 /// `error_type` of `rtmp_relay_upstream_errors_total`: the kinds of a failed dial, then what can go wrong behind it.
-pub const ERROR_TYPES: [&str; 14] = [
+pub const ERROR_TYPES: [&str; 22] = [
     "dns",
     "guard",
     "self",
@@ -31,6 +31,14 @@ pub const ERROR_TYPES: [&str; 14] = [
     "connect_other",
     "dial_queue",
     "local",
+    "tls_untrusted",
+    "tls_expired",
+    "tls_wrong_name",
+    "tls_certificate",
+    "tls_refused",
+    "tls_protocol",
+    "tls_closed",
+    "tls_timeout",
     "handshake",
     "handshake_timeout",
     "protocol",
@@ -45,8 +53,14 @@ pub(super) const CLOSED: &str = "closed";
 /// An upstream that went away while it relayed.
 pub(super) const LOST: &str = "lost";
 
+/// `result` of `rtmp_relay_tls_certificate_reloads_total`.
+pub const RELOADS: [&str; 2] = [LOADED, REFUSED];
+pub(super) const LOADED: &str = "loaded";
+
 /// `reason` of `rtmp_relay_rejections_total`.
-pub const REJECTIONS: [&str; 13] = [
+pub const REJECTIONS: [&str; 16] = [
+    "proxy_untrusted",
+    "proxy_missing",
     "bad_name",
     NO_ROUTE,
     NO_UPSTREAM_OF_FAMILY,
@@ -57,6 +71,7 @@ pub const REJECTIONS: [&str; 13] = [
     MAX_TOTAL,
     MAX_PER_IP,
     AUTH,
+    "already_publishing",
     "draining",
     HARD_CAP,
     "unavailable",
@@ -93,10 +108,12 @@ const CLIENT_ENDS: &[&str] = &[
     "tls_client_cert",
     "tls_untrusted",
     "http_on_rtmp_port",
+    "rtmpt",
     "rtsp_not_supported",
     "stray_rtsp_frame",
     "not_rtmp",
     "rtmpe",
+    "proxy_malformed",
     // Not as RTMP has it.
     "malformed_command",
     "command_out_of_order",
@@ -118,12 +135,21 @@ const UPSTREAM_ENDS: &[&str] = &[
     "upstream_reset",
     "upstream_not_reading",
     "upstream_protocol_error",
+    "hold_expired",
     // Before.
     "upstream_refused",
     "dns",
     "connect_refused",
     "connect_timeout",
     "connect_other",
+    "tls_untrusted",
+    "tls_expired",
+    "tls_wrong_name",
+    "tls_certificate",
+    "tls_refused",
+    "tls_protocol",
+    "tls_closed",
+    "tls_timeout",
     "dial_queue",
     "local",
     "retry_attempts",
@@ -142,8 +168,12 @@ const RELAY_ENDS: &[&str] = &[
     NO_ROUTE,
     NO_UPSTREAM_OF_FAMILY,
     UPSTREAM_FULL,
+    "taken_over",
+    "already_publishing",
     "second_publish_refused",
     "second_play_refused",
+    "proxy_untrusted",
+    "proxy_missing",
     "denied_network",
     "network_not_allowed",
     RATE_LIMIT,
@@ -154,6 +184,9 @@ const RELAY_ENDS: &[&str] = &[
     HARD_CAP,
     "unavailable",
 ];
+
+/// `result` of `rtmp_relay_publish_holds_over_total`.
+pub const HOLDS: [&str; 4] = ["resumed", "expired", "refused", "ended"];
 
 /// `where` of `rtmp_relay_panics_total`: the rooms and actors that catch one.
 pub const PLACES: [&str; 4] = ["session", "rate_limiter", "breaker", "collector"];

@@ -4,7 +4,7 @@ use percent_encoding::percent_decode;
 
 use super::template::Place;
 use super::url::{Fixed, FixedPart, UpstreamUrl, UrlError};
-pub use crate::config::ForwardQuery;
+pub use crate::config::{ForwardQuery, ProxyProtocol};
 use crate::protocol::name::{Identity, NameError, Names, Part, Query, StreamName};
 
 /// Longest app, stream or tcUrl, with its query, that goes to an upstream.
@@ -59,12 +59,14 @@ pub struct Target {
     pub label: String,
     /// Its URL.
     pub url: UpstreamUrl,
+    /// The PROXY header that its connections begin with.
+    pub proxy_protocol: ProxyProtocol,
 }
 
 impl Target {
-    /// A target for a checked URL.
+    /// A target for a checked URL, without a PROXY header.
     pub fn new(id: TargetId, url: UpstreamUrl) -> Self {
-        Self { id, label: url.label(), url }
+        Self { id, label: url.label(), url, proxy_protocol: ProxyProtocol::Off }
     }
 
     /// Reads the URL too.

@@ -26,6 +26,7 @@ look() {
     missing=()
     need ffmpeg ffmpeg command -v ffmpeg
     need nginx nginx command -v nginx
+    need haproxy haproxy command -v haproxy
     need libnginx-mod-rtmp "nginx's RTMP module" has_rtmp_module
     need rtmpdump rtmpdump command -v rtmpdump
     need prometheus prometheus command -v prometheus
@@ -64,7 +65,7 @@ complain() {   # complain REASON
     exit 1
 }
 
-# The tests start an nginx and a Prometheus of their own: those that the packages would start as services are not wanted.
+# The tests start an nginx, a haproxy and a Prometheus of their own: those that the packages would start as services are not wanted.
 keep_services_down() {
     policy=/usr/sbin/policy-rc.d
     if [ -e "$policy" ]; then return 0; fi
@@ -87,10 +88,10 @@ install() {
     local apt=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120)
     "${apt[@]}" update || echo "apt-get update failed; trying with the lists that are here" >&2
     "${apt[@]}" install -y --no-install-recommends "${packages[@]}" || complain "apt-get could not install them."
-    # Nor are they wanted after the next boot.
     local service
-    for service in nginx prometheus; do
+    for service in nginx haproxy prometheus; do
         if [[ " ${packages[*]} " == *" $service "* ]] && command -v systemctl >/dev/null; then
+            # Nor is it wanted after the next boot.
             "${root[@]}" systemctl disable "$service" >/dev/null 2>&1 || true
         fi
     done

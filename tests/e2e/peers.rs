@@ -1,10 +1,12 @@
 //! Who takes part? The programs around the relay, each started in one line.
 
+mod haproxy;
 mod nginx;
 mod player;
 mod prometheus;
 mod publisher;
 
+pub use haproxy::{HAPROXY, Haproxy};
 pub use nginx::{Nginx, NginxOptions};
 pub use player::{Player, Receiver};
 pub use prometheus::Prometheus;

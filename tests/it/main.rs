@@ -17,6 +17,7 @@ mod metrics;
 mod origin;
 mod parser;
 mod policy;
+mod proxied;
 mod pump;
 mod relay;
 mod secrets;

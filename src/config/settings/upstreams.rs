@@ -1,6 +1,10 @@
 //! Pure: the upstreams that the operator chose, and who goes to which.
 
 use std::fmt;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// One place streams go to.
 #[derive(Clone, PartialEq, Eq)]
@@ -15,19 +19,41 @@ pub struct Upstream {
     pub backup: bool,
     /// Sessions that this relay may have there at the same time; `None` sets no limit.
     pub max_connections: Option<u32>,
+    /// Authorities for its certificate; `None`: [`Config::upstream_ca_file`](super::Config::upstream_ca_file).
+    pub ca_file: Option<PathBuf>,
+    /// Whether its certificate is not checked.
+    pub insecure_skip_verify: bool,
+    /// What its connections begin with.
+    pub proxy_protocol: ProxyProtocol,
 }
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, name, weight, backup, max_connections } = self;
+        let Self { url: _, name, weight, backup, max_connections, ca_file, insecure_skip_verify, proxy_protocol } = self;
         f.debug_struct("Upstream")
             .field("url", &"(hidden)")
             .field("name", name)
             .field("weight", weight)
             .field("backup", backup)
             .field("max_connections", max_connections)
+            .field("ca_file", ca_file)
+            .field("insecure_skip_verify", insecure_skip_verify)
+            .field("proxy_protocol", proxy_protocol)
             .finish()
     }
+}
+
+/// What a connection to an upstream begins with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// The stream itself.
+    #[default]
+    Off,
+    /// A PROXY header of version 1.
+    V1,
+    /// A PROXY header of version 2.
+    V2,
 }
 
 /// How one of several upstreams is chosen for a new session.
