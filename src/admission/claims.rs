@@ -1,6 +1,6 @@
 //! Who publishes which stream through this relay?
 //!
-//! A stream has one publisher: [`Claims::claim`] gives its name away, once, until the [`Claim`] is dropped. A newcomer that may take
+//! A stream has one publisher: [`Claim::take`] gives its name away, once, until the [`Claim`] lets go of it. A newcomer that may take
 //! it over gets the name at once and the old session is told to end; the newcomer waits for [`Former::gone`], which comes when
 //! the old one has ended its upstream's leg.
 
@@ -56,11 +56,17 @@ struct Holder {
     upstream: Arc<AtomicU32>,
 }
 
-/// The right to publish a stream, until this is dropped.
+/// One session's right to publish a stream, if it has one; given back when this is dropped.
 #[derive(Debug)]
 #[must_use = "the name is free again when this is dropped"]
 pub struct Claim {
     claims: Arc<Claims>,
+    publisher: Publisher,
+    name: Option<Taking>,
+}
+
+#[derive(Debug)]
+struct Taking {
     name: Identity,
     serial: u64,
     gone: CancellationToken,
@@ -90,31 +96,9 @@ impl Claims {
         Arc::new(Self { policy, shards, hasher: RandomState::new(), serial: AtomicU64::new(0) })
     }
 
-    /// Claims `name` for `publisher` at `now`. Where that ends an old session, [`Former`] says when it has ended.
-    ///
-    /// # Errors
-    /// [`Taken`].
-    pub fn claim(
-        self: &Arc<Self>,
-        name: &Identity,
-        publisher: &Publisher,
-        now: Instant,
-    ) -> Result<(Claim, Option<Former>), Taken> {
-        let mut shard = self.shard(name);
-        let former = match shard.get(name) {
-            None => None,
-            Some(old) => Some(self.judge(old, publisher, now)?),
-        };
-        let serial = self.serial.fetch_add(1, Relaxed);
-        let (gone, upstream) = (CancellationToken::new(), Arc::new(AtomicU32::new(NOWHERE)));
-        let holder = Holder { serial, publisher: publisher.clone(), gone: gone.clone(), upstream: Arc::clone(&upstream) };
-        let old = shard.insert(name.clone(), holder);
-        drop(shard);
-        if let Some(old) = old {
-            // A full mailbox holds kicks already.
-            let _ = old.publisher.session.try_send(Kick { reason: TAKEN_OVER });
-        }
-        Ok((Claim { claims: Arc::clone(self), name: name.clone(), serial, gone, upstream }, former))
+    /// For a session that has no stream yet.
+    pub fn visitor(self: &Arc<Self>, publisher: Publisher) -> Claim {
+        Claim { claims: Arc::clone(self), publisher, name: None }
     }
 
     /// Streams that are being published.
@@ -143,39 +127,80 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 }
 
 impl Claim {
-    /// It is published at the upstream of this number from now on.
-    pub fn is_at(&self, upstream: u32) {
-        self.upstream.store(upstream, Relaxed);
-    }
-
-    /// Gives this one up for `name`, with the token of that name.
+    /// Takes `name` at `now`, and lets go of the one it had. Where that ends an old session, [`Former`] says when it has ended.
     ///
     /// # Errors
-    /// [`Taken`]: then neither is claimed. Nobody is taken over from.
-    pub fn again(self, name: &Identity, token_name: Option<Arc<str>>, now: Instant) -> Result<Self, Taken> {
+    /// [`Taken`]: then it has what it had.
+    pub fn take(&mut self, name: &Identity, now: Instant) -> Result<Option<Former>, Taken> {
         let claims = Arc::clone(&self.claims);
-        let mut publisher = claims.shard(&self.name).get(&self.name).map(|holder| holder.publisher.clone()).ok_or(Taken::Held)?;
-        publisher.party.token_name = token_name;
-        if claims.shard(name).contains_key(name) {
-            return Err(Taken::Held);
+        let mut shard = claims.shard(name);
+        let former = match shard.get(name) {
+            None => None,
+            Some(old) => Some(claims.judge(old, &self.publisher, now)?),
+        };
+        let old = self.enter(&mut shard, name);
+        drop(shard);
+        if let Some(old) = old {
+            // A full mailbox holds kicks already.
+            let _ = old.publisher.session.try_send(Kick { reason: TAKEN_OVER });
         }
-        claims.claim(name, &publisher, now).map(|(claim, _)| claim)
+        Ok(former)
     }
 
-    /// The stream.
-    pub fn name(&self) -> &Identity {
-        &self.name
+    /// Takes `name`, which the token of this name opens, if nobody has it, and lets go of the one it had.
+    ///
+    /// # Errors
+    /// [`Taken`]: then it has none.
+    pub fn take_free(&mut self, name: &Identity, token_name: Option<Arc<str>>) -> Result<(), Taken> {
+        self.release();
+        self.publisher.party.token_name = token_name;
+        let claims = Arc::clone(&self.claims);
+        let mut shard = claims.shard(name);
+        if shard.contains_key(name) {
+            return Err(Taken::Held);
+        }
+        self.enter(&mut shard, name);
+        Ok(())
+    }
+
+    /// Lets go of the name: whoever wants it may have it.
+    pub fn release(&mut self) {
+        let Some(Taking { name, serial, gone, .. }) = self.name.take() else { return };
+        let mut shard = self.claims.shard(&name);
+        if shard.get(&name).is_some_and(|holder| holder.serial == serial) {
+            shard.remove(&name);
+        }
+        drop(shard);
+        gone.cancel();
+    }
+
+    /// It is published at the upstream of this number from now on.
+    pub fn is_at(&self, upstream: u32) {
+        if let Some(taking) = &self.name {
+            taking.upstream.store(upstream, Relaxed);
+        }
+    }
+
+    /// The stream that it has.
+    pub fn name(&self) -> Option<&Identity> {
+        self.name.as_ref().map(|taking| &taking.name)
+    }
+
+    /// Whoever had the name before.
+    fn enter(&mut self, shard: &mut Shard, name: &Identity) -> Option<Holder> {
+        let serial = self.claims.serial.fetch_add(1, Relaxed);
+        let (gone, upstream) = (CancellationToken::new(), Arc::new(AtomicU32::new(NOWHERE)));
+        let holder = Holder { serial, publisher: self.publisher.clone(), gone: gone.clone(), upstream: Arc::clone(&upstream) };
+        let taking = Taking { name: name.clone(), serial, gone, upstream };
+        debug_assert!(self.name.is_none(), "one name at a time");
+        self.name = Some(taking);
+        shard.insert(name.clone(), holder)
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let mut shard = self.claims.shard(&self.name);
-        if shard.get(&self.name).is_some_and(|holder| holder.serial == self.serial) {
-            shard.remove(&self.name);
-        }
-        drop(shard);
-        self.gone.cancel();
+        self.release();
     }
 }
 
@@ -228,16 +253,21 @@ mod tests {
         Identity { app: b"live".to_vec(), stream: stream.into() }
     }
 
+    fn taken(claims: &Arc<Claims>, stream: &str, publisher: Publisher) -> Result<(Claim, Option<Former>), Taken> {
+        let mut claim = claims.visitor(publisher);
+        claim.take(&name(stream), Instant::now()).map(|former| (claim, former))
+    }
+
     #[actix::test]
     async fn a_name_has_one_owner_and_is_free_again_when_its_claim_drops() {
         let claims = Claims::new(Takeover::SameCredential);
-        let (claim, former) = claims.claim(&name("cam"), &publisher("a"), Instant::now()).unwrap();
+        let (claim, former) = taken(&claims, "cam", publisher("a")).unwrap();
         assert!(former.is_none());
-        assert_eq!(claims.claim(&name("cam"), &publisher("b"), Instant::now()).unwrap_err(), Taken::Held);
-        let other = claims.claim(&name("mic"), &publisher("b"), Instant::now()).unwrap();
+        assert_eq!(taken(&claims, "cam", publisher("b")).unwrap_err(), Taken::Held);
+        let other = taken(&claims, "mic", publisher("b")).unwrap();
         assert_eq!(claims.count(), 2);
         drop(claim);
-        let _again = claims.claim(&name("cam"), &publisher("b"), Instant::now()).unwrap();
+        let _again = taken(&claims, "cam", publisher("b")).unwrap();
         drop(other);
         assert_eq!(claims.count(), 1);
     }
@@ -245,17 +275,32 @@ mod tests {
     #[actix::test]
     async fn the_same_client_takes_over_and_the_old_claim_does_not_free_the_name_when_it_drops() {
         let claims = Claims::new(Takeover::SameCredential);
-        let (old, _) = claims.claim(&name("cam"), &publisher("a"), Instant::now()).unwrap();
+        let (old, _) = taken(&claims, "cam", publisher("a")).unwrap();
         old.is_at(3);
-        let (new, former) = claims.claim(&name("cam"), &publisher("a"), Instant::now()).unwrap();
+        let (new, former) = taken(&claims, "cam", publisher("a")).unwrap();
         let former = former.expect("somebody had it");
         assert_eq!(former.upstream(), Some(3));
         assert_eq!(former.gone().now_or_never(), None);
         drop(old);
         former.gone().await;
         assert_eq!(claims.count(), 1, "the newcomer has it");
-        assert_eq!(claims.claim(&name("cam"), &publisher("b"), Instant::now()).unwrap_err(), Taken::Held);
+        assert_eq!(taken(&claims, "cam", publisher("b")).unwrap_err(), Taken::Held);
         drop(new);
+        assert_eq!(claims.count(), 0);
+    }
+
+    #[actix::test]
+    async fn a_session_changes_its_stream_for_a_free_one_only_and_takes_nobody_over_with_that() {
+        let claims = Claims::new(Takeover::Always);
+        let (mut claim, _) = taken(&claims, "cam", publisher("a")).unwrap();
+        let (other, _) = taken(&claims, "mic", publisher("a")).unwrap();
+        assert_eq!(claim.take_free(&name("mic"), None), Err(Taken::Held));
+        assert_eq!((claim.name(), claims.count()), (None, 1));
+        drop(other);
+        assert_eq!(claim.take_free(&name("mic"), None), Ok(()));
+        assert_eq!((claim.name(), claims.count()), (Some(&name("mic")), 1));
+        claim.release();
+        claim.release();
         assert_eq!(claims.count(), 0);
     }
 
@@ -264,12 +309,12 @@ mod tests {
         let claims = Claims::new(Takeover::SameCredential);
         let (mut old, mut new) = (publisher("a"), publisher("a"));
         (old.party.token_name, new.party.token_name) = (None, None);
-        let _old = claims.claim(&name("cam"), &old, Instant::now()).unwrap();
-        assert_eq!(claims.claim(&name("cam"), &new, Instant::now()).unwrap_err(), Taken::Held);
+        let _old = taken(&claims, "cam", old).unwrap();
+        let mut new = claims.visitor(new);
+        assert_eq!(new.take(&name("cam"), Instant::now()).unwrap_err(), Taken::Held);
         let later = Instant::now() + Duration::from_secs(3);
-        assert!(matches!(claims.claim(&name("cam"), &new, later), Err(Taken::For(time)) if time <= Duration::from_secs(2)));
-        let later = Instant::now() + takeover::SILENT;
-        let (_new, former) = claims.claim(&name("cam"), &new, later).unwrap();
+        assert!(matches!(new.take(&name("cam"), later), Err(Taken::For(time)) if time <= Duration::from_secs(2)));
+        let former = new.take(&name("cam"), Instant::now() + takeover::SILENT).unwrap();
         assert_eq!(former.and_then(|former| former.upstream()), None);
     }
 }

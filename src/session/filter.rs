@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::find::Asked;
 use super::life::Place;
@@ -30,8 +29,8 @@ pub(super) struct ClientFilter {
     stream_ids: StreamIds,
     /// Every upstream where the stream has been.
     lived_at: Vec<TargetId>,
-    /// The right to publish the stream.
-    claim: Option<Claim>,
+    /// The right to publish the stream, if it is published.
+    claim: Claim,
     /// The client has said that its stream is over, or has begun another on the same connection.
     over: bool,
     /// Why the filter ended the session, and what to tell the client.
@@ -40,7 +39,7 @@ pub(super) struct ClientFilter {
 
 impl ClientFilter {
     /// For a stream that was `found` an upstream.
-    pub(super) fn new(place: Rc<Place>, asked: Rc<Asked>, claim: Option<Claim>, at: Upstream) -> Self {
+    pub(super) fn new(place: Rc<Place>, asked: Rc<Asked>, claim: Claim, at: Upstream) -> Self {
         let Upstream { target, renamer, app, stream_ids } = at;
         let lived_at = vec![target.id];
         Self { place, asked, lived_at, target, renamer, upstream_app: app, stream_ids, claim, over: false, ended: None }
@@ -75,14 +74,14 @@ impl ClientFilter {
         self.renamer.stream()
     }
 
-    /// The right to publish the stream, if this is a publisher.
-    pub(super) fn claim(&self) -> Option<&Claim> {
-        self.claim.as_ref()
+    /// The right to publish the stream, if it is published.
+    pub(super) fn claim(&self) -> &Claim {
+        &self.claim
     }
 
     /// Whoever wants the stream's name may have it: its upstream knows that it is over.
     pub(super) fn release(&mut self) {
-        self.claim = None;
+        self.claim.release();
     }
 
     /// Whether the stream that the client came with is over, as the client sees it.
@@ -121,14 +120,14 @@ impl ClientFilter {
         Ok(())
     }
 
-    /// Exchanges the claim for one of another stream, which nobody else may have.
+    /// Takes the right to publish another stream, which nobody may have: to take over, a client comes anew.
     fn claim_again(&mut self, name: &StreamName, granted: Granted) -> Result<(), String> {
         let identity = name.identity().map_err(|e| e.to_string())?;
-        let Some(claim) = self.claim.take_if(|claim| *claim.name() != identity) else { return Ok(()) };
-        let claimed = claim.again(&identity, granted.token_name, Instant::now());
-        let claimed = claimed.map_err(|_| Refusal::AlreadyPublishing.to_string())?;
-        claimed.is_at(self.target.id.0);
-        self.claim = Some(claimed);
+        if self.claim.name() != Some(&identity) {
+            let taken = self.claim.take_free(&identity, granted.token_name);
+            taken.map_err(|_| Refusal::AlreadyPublishing.to_string())?;
+            self.claim.is_at(self.target.id.0);
+        }
         Ok(())
     }
 
@@ -174,7 +173,10 @@ impl Filter for ClientFilter {
                 return self.end("command_out_of_order", Status::Success, text, Action::Publish);
             }
             name => {
-                self.over |= matches!(name, b"FCUnpublish" | b"deleteStream" | b"closeStream");
+                if matches!(name, b"FCUnpublish" | b"deleteStream" | b"closeStream") {
+                    self.over = true;
+                    self.release();
+                }
                 let by_id = matches!(name, b"deleteStream" | b"closeStream") && self.map_number(&mut command);
                 let renamed = self.renamer.rename(&mut command);
                 return if by_id || renamed { Verdict::Replace(command.encode()) } else { Verdict::Pass };

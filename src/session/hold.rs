@@ -108,6 +108,7 @@ struct Dead {
     stream: Stream,
     pending: Vec<u8>,
     ends_whole: bool,
+    left: bool,
 }
 
 impl Dead {
@@ -120,14 +121,16 @@ impl Dead {
             }
             self.stream.shutdown().await
         };
-        let _ = timeout(FAREWELL, leave).await;
+        self.left = matches!(timeout(FAREWELL, leave).await, Ok(Ok(())));
     }
 }
 
 impl Drop for Dead {
     /// With a reset, unless it was left in order: what the kernel still has for it must not keep our ghost alive there.
     fn drop(&mut self) {
-        let _ = SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO));
+        if !self.left {
+            let _ = SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO));
+        }
     }
 }
 
@@ -154,7 +157,7 @@ fn orphan(relay: Box<Relay>) -> Result<(Orphan, Dead), Outcome> {
     place.cell.holds.add(1);
     let counted = place.shared.telemetry.metrics().publisher_held();
     let orphan = Orphan { client, filter, place, permit, collector, settings, began: Instant::now(), _counted: counted };
-    Ok((orphan, Dead { stream, pending, ends_whole }))
+    Ok((orphan, Dead { stream, pending, ends_whole, left: false }))
 }
 
 impl Orphan {

@@ -33,7 +33,7 @@ pub(super) async fn switch(
     mut client: Client,
     mut asked: Asked,
     found: Found,
-    (permit, claim): (Permit, Option<Claim>),
+    (permit, claim): (Permit, Claim),
 ) -> Result<Box<Relay>, Outcome> {
     let Found { target, connected, introduction, renamer, names, visit } = found;
     let Introduction { forward, parts, .. } = *introduction;
@@ -44,7 +44,7 @@ pub(super) async fn switch(
         return Err(Outcome::new(Side::Client, "client_left", Status::Error));
     }
     place.cell.set_state(State::Relaying);
-    meet(&place, &target, &connected, claim.as_ref());
+    meet(&place, &target, &connected, &claim);
     report::relaying(&place);
     let action = asked.request.action;
     let held = holds(&place.shared, action);
@@ -92,15 +92,14 @@ pub(super) async fn switch(
 }
 
 /// The stream goes to this upstream from now on.
-pub(super) fn meet(place: &Place, target: &Target, connected: &Connected, claim: Option<&Claim>) {
+pub(super) fn meet(place: &Place, target: &Target, connected: &Connected, claim: &Claim) {
     place.cell.learn(|facts| {
         facts.upstream = Some(target.label.clone());
         facts.upstream_addr = Some(connected.addr);
     });
-    let Some(claim) = claim else { return };
     claim.is_at(target.id.0);
-    if place.shared.publish_hold.is_some() {
-        let stall = place.shared.timeouts.stall;
+    if claim.name().is_some() && place.shared.publish_hold.is_some() {
+        let stall = place.shared.timeouts.stall.min(place.shared.timeouts.write);
         place.seat.lose_upstream_after(stall);
         // The kernel is the one that sees what it has sent and nobody acknowledges. It knows this option since 2.6.37.
         let _ = SockRef::from(connected.stream.tcp()).set_tcp_user_timeout(Some(stall));

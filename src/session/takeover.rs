@@ -24,24 +24,34 @@ pub(super) async fn claim(
     client: &mut Client,
     asked: &Asked,
     session: Recipient<Kick>,
-) -> Result<(Option<Claim>, Again), Outcome> {
-    let action = asked.request.action;
-    if action != Action::Publish {
-        return Ok((None, Again::default()));
-    }
+) -> Result<(Claim, Again), Outcome> {
     let party = Party { token_name: asked.granted.token_name.clone(), address: IpKey::of(place.cell.client().ip()) };
-    let publisher = Publisher { party, cell: place.cell.clone(), session };
+    let mut claim = place.shared.claims.visitor(Publisher { party, cell: place.cell.clone(), session });
+    if asked.request.action != Action::Publish {
+        return Ok((claim, Again::default()));
+    }
     place.cell.hear(Instant::now());
     loop {
-        match place.shared.claims.claim(&asked.identity, &publisher, Instant::now()) {
-            Ok((claim, None)) => return Ok((Some(claim), Again::default())),
-            Ok((claim, Some(former))) => {
-                report::taking_over(place);
-                let _ = with_client(place, client, action, timeout(GHOST, former.gone())).await?;
-                return Ok((Some(claim), behind(&former)));
-            }
-            Err(Taken::For(time)) => with_client(place, client, action, sleep(time)).await?,
+        let wait = match claim.take(&asked.identity, Instant::now()) {
+            Ok(None) => return Ok((claim, Again::default())),
+            Ok(Some(former)) => return take_over(place, client, claim, &former).await,
+            Err(Taken::For(time)) => time,
             Err(Taken::Held) => return Err(refused(place, client).await),
+        };
+        if let Err(cut) = with_client(place, client, sleep(wait)).await {
+            return Err(cut.end(client, Action::Publish).await);
+        }
+    }
+}
+
+/// Waits until the old session has ended its upstream's leg, or has had its time.
+async fn take_over(place: &Place, client: &mut Client, claim: Claim, former: &Former) -> Result<(Claim, Again), Outcome> {
+    report::taking_over(place);
+    match with_client(place, client, timeout(GHOST, former.gone())).await {
+        Ok(_) => Ok((claim, behind(former))),
+        Err(cut) => {
+            drop(claim);
+            Err(cut.end(client, Action::Publish).await)
         }
     }
 }
