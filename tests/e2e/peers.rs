@@ -4,8 +4,10 @@ mod haproxy;
 mod nginx;
 mod player;
 mod publisher;
+mod rtsp_origin;
 
 pub use haproxy::{HAPROXY, Haproxy};
 pub use nginx::{Nginx, NginxOptions};
 pub use player::{Player, Receiver};
 pub use publisher::{Publisher, Sender, Take};
+pub use rtsp_origin::RtspOrigin;
