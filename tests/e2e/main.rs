@@ -18,6 +18,7 @@ mod compare;
 mod demo;
 mod embedded;
 mod endings;
+mod failover;
 mod flv;
 mod hour;
 mod http;
