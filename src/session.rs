@@ -18,6 +18,7 @@ pub mod outcome;
 mod preface;
 mod relay;
 mod report;
+mod rtsp;
 mod seat;
 mod sides;
 mod sockopt;

@@ -14,18 +14,19 @@ use tokio::time::timeout_at;
 use super::client::Client;
 use super::find::{Again, Asked, Found, bad_name_code, find};
 use super::hold::hold;
-use super::opening::{self, Opened};
+use super::opening::{self, Opened, Speaks};
 use super::outcome::{Outcome, Side, Status};
 use super::preface;
 use super::relay::{Passed, Relay, refusal_code, told};
 use super::report;
+use super::rtsp;
 use super::seat::Seat;
 use super::switch::switch;
 use super::takeover::claim;
 use super::worker::Worker;
 use super::{Door, Shared};
 use crate::admission::supervisor::Kick;
-use crate::admission::{Claim, Refusal};
+use crate::admission::{Claim, Permit, Refusal};
 use crate::protocol::name::{Action, NameError, StreamName};
 use crate::protocol::rtmp::server::Request;
 use crate::telemetry::{SessionCell, State};
@@ -51,7 +52,15 @@ pub(super) struct Arrival {
 
 /// Runs the session. The cold parts are boxed, and freed before bytes pass.
 pub(super) async fn live(arrival: Box<Arrival>) -> Outcome {
-    let mut relay = match Box::pin(prepare(arrival)).await {
+    let admitted = match Box::pin(admitted(arrival)).await {
+        Ok(admitted) => admitted,
+        Err(outcome) => return outcome,
+    };
+    if admitted.opened.speaks == Speaks::Rtsp {
+        let Admitted { place, opened: Opened { stream, first, .. }, at, permit, .. } = admitted;
+        return Box::pin(rtsp::live(place, stream, first, at, permit)).await;
+    }
+    let mut relay = match Box::pin(prepare(admitted)).await {
         Ok(relay) => relay,
         Err(outcome) => return outcome,
     };
@@ -67,8 +76,17 @@ pub(super) async fn live(arrival: Box<Arrival>) -> Outcome {
     }
 }
 
-/// Everything up to the switch.
-async fn prepare(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
+/// A client that may be here and has begun to speak.
+struct Admitted {
+    place: Rc<Place>,
+    opened: Opened,
+    at: Instant,
+    permit: Permit,
+    kick: Recipient<Kick>,
+}
+
+/// Asks whether the client may be here, and hears what it speaks.
+async fn admitted(arrival: Box<Arrival>) -> Result<Admitted, Outcome> {
     let Arrival { place, stream, at, door, kick } = *arrival;
     let failed = |e: std::io::Error| Outcome::new(Side::Relay, "socket", Status::Error).because(e);
     let tcp = TcpStream::from_std(stream).map_err(failed)?;
@@ -81,7 +99,13 @@ async fn prepare(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
     if permit.fills_address() {
         report::address_filled(&place);
     }
-    let Opened { stream, first, .. } = opening::open(&place, tcp, door, at).await?;
+    let opened = opening::open(&place, tcp, door, at).await?;
+    Ok(Admitted { place, opened, at, permit, kick })
+}
+
+/// Everything up to the switch.
+async fn prepare(admitted: Admitted) -> Result<Box<Relay>, Outcome> {
+    let Admitted { place, opened: Opened { stream, first, .. }, at, permit, kick } = admitted;
     let mut client = Client::new(stream, first);
     let request = negotiated(&place, &mut client, at).await?;
     let asked = match judge(&place, *request) {
@@ -198,7 +222,7 @@ fn judge(place: &Place, request: Request) -> Result<Asked, Denial> {
         Err(refusal) => return Err(unauthorised(place, action, refusal)),
     };
     let identity = name.identity().map_err(bad_name)?;
-    place.cell.learn(|facts| report::identify(place, facts, action, &identity, &granted));
+    place.cell.learn(|facts| report::identify(place, facts, "rtmp", action, &identity, &granted));
     Ok(Asked { request, name, identity, granted })
 }
 

@@ -24,9 +24,16 @@ pub(super) fn unauthorised(place: &Place, action: Action, text: &str) {
 }
 
 /// What is known once the client is: names as the log may show them.
-pub(super) fn identify(place: &Place, facts: &mut Facts, action: Action, identity: &Identity, granted: &Granted) {
+pub(super) fn identify(
+    place: &Place,
+    facts: &mut Facts,
+    protocol: &'static str,
+    action: Action,
+    identity: &Identity,
+    granted: &Granted,
+) {
     let shown = place.shared.telemetry.shown(&identity.app, &identity.stream);
-    facts.protocol = Some("rtmp");
+    facts.protocol = Some(protocol);
     facts.action = Some(action.as_str());
     facts.app = Some(shown.app);
     facts.stream = Some(shown.stream);

@@ -109,7 +109,7 @@ const CLIENT_ENDS: &[&str] = &[
     "tls_untrusted",
     "http_on_rtmp_port",
     "rtmpt",
-    "rtsp_not_supported",
+    "rtsp_over_http",
     "stray_rtsp_frame",
     "not_rtmp",
     "rtmpe",
@@ -127,6 +127,11 @@ const CLIENT_ENDS: &[&str] = &[
     "short_control_message",
     "too_many_chunks",
     "too_much_partial",
+    // Not as RTSP has it.
+    "malformed_rtsp",
+    "rtsp_message_too_long",
+    "unexpected_rtsp_frame",
+    "too_many_rtsp_requests",
 ];
 
 const UPSTREAM_ENDS: &[&str] = &[

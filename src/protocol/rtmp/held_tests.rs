@@ -92,11 +92,6 @@ fn heard(bytes: &[u8]) -> Vec<Message> {
     messages
 }
 
-fn meaning(message: &Message) -> (u32, u8, u32, u32, &[u8]) {
-    let Header { csid, kind, timestamp, stream_id, .. } = message.header;
-    (csid, kind, timestamp, stream_id, &message.payload)
-}
-
 fn is_media(message: &Message) -> bool {
     matches!(what(message), What::Key | What::Inter | What::Sound | What::Text)
 }
