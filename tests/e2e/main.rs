@@ -20,6 +20,7 @@ mod compare;
 mod demo;
 mod embedded;
 mod endings;
+mod failover;
 mod flv;
 mod hour;
 mod http;
