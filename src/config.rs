@@ -15,6 +15,8 @@ use serde_json::Value;
 mod address;
 mod check;
 mod descriptors;
+mod diff;
+mod effect;
 mod env;
 mod file;
 mod finding;
@@ -29,12 +31,15 @@ mod tree;
 
 pub use address::{AddressError, ListenAddr};
 pub use descriptors::{FdBudget, RESERVE, fd_budget};
+pub use diff::{Change, View, diff, overridden};
+pub use effect::{Effect, effects};
 pub use env::Env;
 pub use finding::{Finding, Problems};
 pub use schema::{Key, keys, schema};
 pub use settings::*;
 
 use check::{Facts, check, resolve};
+use env::Overlay;
 use file::File;
 use finding::{Origin, place};
 use shape::Shape;
@@ -61,6 +66,43 @@ pub struct Loaded {
     pub source: String,
     /// Keys that came from the environment, each with its variable.
     pub from_environment: std::collections::BTreeMap<String, String>,
+    given: Given,
+}
+
+/// What was given, for comparing with what will be. Holds secrets, and is never printed.
+#[derive(Clone)]
+struct Given {
+    /// The file with the environment's variables over it.
+    whole: Value,
+    /// The file alone.
+    file: Value,
+    /// Directory of the file, which its paths are relative to.
+    base: PathBuf,
+}
+
+impl std::fmt::Debug for Given {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+impl Loaded {
+    /// The same with the values that `running` has for these keys: what can be applied where they cannot change.
+    ///
+    /// # Errors
+    /// The two do not go together.
+    pub fn keeping(&self, running: &Self, keys: &[&str], judge: &UpstreamJudge<'_>) -> Result<Self, Problems> {
+        let (mut given, mut origin) = (self.given.clone(), self.from_environment.clone());
+        for key in keys {
+            tree::remove(&mut given.whole, key);
+            origin.remove(*key);
+            if let Some(value) = tree::get(&running.given.whole, key) {
+                tree::set(&mut given.whole, key, value.clone());
+            }
+            origin.extend(running.from_environment.get(*key).map(|variable| ((*key).to_owned(), variable.clone())));
+        }
+        judged(&self.source, given, Overlay { origin, ..Overlay::default() }, judge)
+    }
 }
 
 /// Reads and judges the configuration: the file named, else `config.json` of the working directory, else the environment alone.
@@ -90,8 +132,15 @@ fn problem(source: &str, text: String) -> Problems {
 }
 
 fn assemble(source: &str, base: &Path, text: &str, env: &Env, judge: &UpstreamJudge<'_>) -> Result<Loaded, Problems> {
-    let mut tree = tree::parse(text).map_err(|reason| problem(source, reason))?;
-    let env::Overlay { origin, mut errors, mut warnings } = env::overlay(&mut tree, env);
+    let file = tree::parse(text).map_err(|reason| problem(source, reason))?;
+    let mut whole = file.clone();
+    let overlay = env::overlay(&mut whole, env);
+    judged(source, Given { whole, file, base: base.to_owned() }, overlay, judge)
+}
+
+fn judged(source: &str, given: Given, overlay: Overlay, judge: &UpstreamJudge<'_>) -> Result<Loaded, Problems> {
+    let Overlay { origin, mut errors, mut warnings } = overlay;
+    let (mut tree, base) = (given.whole.clone(), given.base.as_path());
     let mut shape = Shape::new(&origin);
     shape.walk(schema(), &tree, "", false);
     let mut bad = shape.prune(&mut tree);
@@ -115,7 +164,7 @@ fn assemble(source: &str, base: &Path, text: &str, env: &Env, judge: &UpstreamJu
     warnings.extend(checked.warnings);
     let source = source.to_owned();
     if errors.is_empty() {
-        Ok(Loaded { config: checked.config, warnings, source, from_environment: origin })
+        Ok(Loaded { config: checked.config, warnings, source, from_environment: origin, given })
     } else {
         Err(Problems { source, errors, warnings })
     }

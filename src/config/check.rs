@@ -86,6 +86,7 @@ impl Check<'_> {
         let listen = self.address("listen_addr", &file.listen_addr).unwrap_or(ListenAddr { host: None, port: 0 });
         let http = if file.http_addr.is_empty() { None } else { self.address("http_addr", &file.http_addr) };
         self.listeners(listen, http);
+        let admin = self.admin(&file, listen, http);
         let http_allowed_networks = self.networks("http_allowed_networks", &file.http_allowed_networks);
         let workers = if file.workers == 0 { self.facts.cores.clamp(1, 1024) } else { size(file.workers) };
         let timeouts = timeouts(&file);
@@ -97,6 +98,7 @@ impl Check<'_> {
             listen,
             http,
             http_allowed_networks,
+            admin,
             workers,
             upstreams,
             strategy: Strategy::RoundRobin,
@@ -112,6 +114,12 @@ impl Check<'_> {
             circuit_breaker: circuit_breaker(&file.circuit_breaker),
             retry,
             ready: Ready { fail_after: file.ready.fail_after.0 },
+            reload: Reload {
+                watch: Some(file.reload.watch.0).filter(|every| !every.is_zero()),
+                partial: file.reload.partial,
+                revoke_live: file.security.revoke_live,
+            },
+            drain: self.drain(&file),
             log: self.log(file.log),
         }
     }
@@ -128,6 +136,46 @@ impl Check<'_> {
                 format!("takes the same port as listen_addr ({listen}); expected another port, or \"\" for no HTTP"),
             );
         }
+    }
+
+    fn admin(&mut self, file: &File, listen: ListenAddr, http: Option<ListenAddr>) -> Admin {
+        let token = file.security.admin_token.expose();
+        if token.chars().any(|c| !c.is_ascii_graphic()) {
+            self.error(
+                "security.admin_token",
+                "holds a blank or a character that no HTTP header carries; expected letters, digits and signs",
+            );
+        } else if (1..16).contains(&token.len()) {
+            self.error("security.admin_token", "is shorter than 16 characters: whoever guesses it can end every stream");
+        }
+        let token = (!token.is_empty()).then(|| file.security.admin_token.clone().into_secret());
+        let address = if file.admin_addr.is_empty() { None } else { self.address("admin_addr", &file.admin_addr) };
+        let Some(bound) = address else { return Admin { address, token } };
+        if token.is_none() && self.intact(&["security.admin_token"]) && !bound.host.is_some_and(|host| host.is_loopback()) {
+            let text =
+                format!("{bound} is no loopback address; expected \"127.0.0.1:{}\", or a security.admin_token", bound.port);
+            self.error("admin_addr", text);
+        }
+        if listen.collides(&bound) || http.is_some_and(|http| http.collides(&bound)) {
+            if !self.given("admin_addr") {
+                self.warn(
+                    "admin_addr",
+                    format!("its default, {bound}, is taken by listen_addr or http_addr: there is no /admin"),
+                );
+                return Admin { address: None, token };
+            }
+            self.error("admin_addr", "takes the port of listen_addr or http_addr; expected another port, or \"\" for no /admin");
+        }
+        Admin { address, token }
+    }
+
+    fn drain(&mut self, file: &File) -> Drain {
+        let (spread, most) = (file.drain.spread.0, file.shutdown_timeout.0);
+        if spread > most && self.given("drain.spread") {
+            let text = format!("is longer than shutdown_timeout ({}) and ends with it", Span(most));
+            self.warn("drain.spread", text);
+        }
+        Drain { delay: file.drain.delay.0, spread: spread.min(most) }
     }
 
     fn networks(&mut self, key: &str, texts: &[String]) -> Vec<IpNetwork> {

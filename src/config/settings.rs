@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::address::ListenAddr;
 
+mod operation;
+
+pub use operation::{Admin, Drain, Reload};
+
 /// The whole configuration. Two that are equal ask for the same behaviour; `Debug` prints no secret.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -21,6 +25,8 @@ pub struct Config {
     pub http: Option<ListenAddr>,
     /// Networks that may ask for /status and /metrics; empty lets everyone.
     pub http_allowed_networks: Vec<IpNetwork>,
+    /// The door of operators.
+    pub admin: Admin,
     /// Threads that run sessions, 1 to 1024.
     pub workers: usize,
     /// Where streams go; never empty.
@@ -51,6 +57,10 @@ pub struct Config {
     pub retry: Option<Retry>,
     /// When /ready says no.
     pub ready: Ready,
+    /// How a new configuration is taken.
+    pub reload: Reload,
+    /// How the relay empties.
+    pub drain: Drain,
     /// How the relay tells what happens.
     pub log: Log,
 }
@@ -101,7 +111,7 @@ pub struct Timeouts {
     pub dial: Duration,
     /// A peer that takes nothing for so long is ended.
     pub write: Duration,
-    /// What sessions get to end by themselves at SIGTERM; zero closes them at once.
+    /// From the last accepted client of a drain until what is left is cut; zero cuts at once.
     pub shutdown: Duration,
 }
 
