@@ -30,8 +30,10 @@ pub use buffer::BufferStats;
 pub use worker::{WorkerSettings, prepare_worker};
 
 use crate::admission::Gate;
+pub use crate::config::Tls;
 use crate::config::{Buffers, ForwardQuery, Timeouts};
 use crate::telemetry::{SessionId, Telemetry};
+use crate::tls;
 use crate::upstream::select::Rotation;
 use crate::upstream::{Routes, Target};
 
@@ -43,8 +45,19 @@ pub struct Accepted {
     pub peer: SocketAddr,
     /// When it was accepted.
     pub at: Instant,
+    /// The address that it came to.
+    pub door: Door,
     /// Its place under the hard cap and on the worker, given back when the session ends.
     pub slot: Box<dyn Send>,
+}
+
+/// An address that clients come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Door {
+    /// The bound address.
+    pub address: SocketAddr,
+    /// What must be spoken there. Never [`Tls::Only`] or [`Tls::Optional`] without [`Shared::tls`].
+    pub tls: Tls,
 }
 
 /// What all sessions share.
@@ -59,6 +72,8 @@ pub struct Shared {
     pub rotation: Mutex<Rotation>,
     /// Which query arguments travel on.
     pub forward: ForwardQuery,
+    /// Meets clients in private, where a door asks for it.
+    pub tls: Option<Arc<tls::Server>>,
     /// Deadlines.
     pub timeouts: Timeouts,
     /// Bytes in hand a direction.

@@ -11,7 +11,6 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
-use super::Shared;
 use super::client::Client;
 use super::filter::{ClientFilter, UpstreamFilter};
 use super::flow::Flow;
@@ -22,6 +21,7 @@ use super::relay::{Relay, failure_code, refusal_code, told};
 use super::report;
 use super::seat::{Direction, Patience, Seat};
 use super::worker::Worker;
+use super::{Door, Shared};
 use crate::admission::supervisor::Kick;
 use crate::admission::{AuthError, Granted, Permit, Refusal};
 use crate::protocol::name::{Action, NameError, Names, StreamName};
@@ -29,7 +29,6 @@ use crate::protocol::rtmp::joiner::{Joiner, Start, StreamIds};
 use crate::protocol::rtmp::replay::Renamer;
 use crate::protocol::rtmp::server::Request;
 use crate::telemetry::{SessionCell, State};
-use crate::tls::Stream;
 use crate::upstream::{CircuitPermit, Connected, Link, Seek, SeekError, Target};
 
 /// Most that a low-water mark asks for, bytes; below half of the smallest usual receive buffer.
@@ -50,6 +49,7 @@ pub(super) struct Arrival {
     pub(super) place: Rc<Place>,
     pub(super) stream: std::net::TcpStream,
     pub(super) at: Instant,
+    pub(super) door: Door,
     pub(super) kick: Recipient<Kick>,
 }
 
@@ -64,18 +64,18 @@ pub(super) async fn live(arrival: Box<Arrival>) -> Outcome {
 
 /// Everything up to the switch.
 async fn prepare(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
-    let Arrival { place, stream, at, kick } = *arrival;
+    let Arrival { place, stream, at, door, kick } = *arrival;
     let failed = |e: std::io::Error| Outcome::new(Side::Relay, "socket", Status::Error).because(e);
-    let stream: Stream = TcpStream::from_std(stream).map_err(failed)?.into();
+    let tcp = TcpStream::from_std(stream).map_err(failed)?;
     let admitted = place.shared.gate.admit(Arc::clone(&place.cell), kick).await;
     let permit = match admitted {
         Ok(permit) => permit,
-        Err(refusal) => return Err(turn_away(&place, stream, refusal).await),
+        Err(refusal) => return Err(turn_away(&place, tcp, refusal).await),
     };
     if permit.fills_address() {
         report::address_filled(&place);
     }
-    let Opened { stream, first, .. } = opening::open(&place, stream, at).await?;
+    let Opened { stream, first, .. } = opening::open(&place, tcp, door, at).await?;
     let mut client = Client::new(stream, first);
     let request = negotiated(&place, &mut client, at).await?;
     let wish = match judge(&place, &request) {
@@ -125,16 +125,16 @@ async fn found(place: &Place, client: &mut Client, request: &Request, wish: &Wis
     }
 }
 
-async fn turn_away(place: &Place, stream: Stream, refusal: Refusal) -> Outcome {
+async fn turn_away(place: &Place, tcp: TcpStream, refusal: Refusal) -> Outcome {
     let text = refusal.to_string();
     report::refused(place, refusal.reason(), &text);
     if matches!(refusal, Refusal::MaxPerIp { hint: true, .. }) {
         report::address_filled(place);
     }
     match place.shared.gate.teller().try_begin() {
-        Some(_telling) => opening::turn_away(stream, text.clone()).await,
+        Some(_telling) => opening::turn_away(tcp, text.clone()).await,
         None => {
-            let _ = SockRef::from(stream.tcp()).set_linger(Some(std::time::Duration::ZERO));
+            let _ = SockRef::from(&tcp).set_linger(Some(std::time::Duration::ZERO));
         }
     }
     Outcome::new(Side::Relay, refusal.reason(), Status::Rejected).because(text)

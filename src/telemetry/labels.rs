@@ -58,9 +58,9 @@ pub(super) const HARD_CAP: &str = "hard_cap";
 
 /// `side` and `reason` of `rtmp_relay_sessions_ended_total`.
 pub const ENDINGS: [(Side, &[&str]); 3] =
-    [(Side::Client, &CLIENT_ENDS), (Side::Upstream, &UPSTREAM_ENDS), (Side::Relay, &RELAY_ENDS)];
+    [(Side::Client, CLIENT_ENDS), (Side::Upstream, UPSTREAM_ENDS), (Side::Relay, RELAY_ENDS)];
 
-const CLIENT_ENDS: [&str; 27] = [
+const CLIENT_ENDS: &[&str] = &[
     // As it should be.
     "client_closed",
     "client_reset",
@@ -74,6 +74,10 @@ const CLIENT_ENDS: [&str; 27] = [
     "client_not_reading",
     // Not what this port speaks.
     "tls_on_plain_port",
+    "plain_on_tls_port",
+    "tls_handshake",
+    "tls_client_cert",
+    "tls_untrusted",
     "http_on_rtmp_port",
     "rtsp_not_supported",
     "stray_rtsp_frame",
@@ -94,7 +98,7 @@ const CLIENT_ENDS: [&str; 27] = [
     "too_much_partial",
 ];
 
-const UPSTREAM_ENDS: [&str; 14] = [
+const UPSTREAM_ENDS: &[&str] = &[
     // While it relayed.
     "upstream_closed",
     "upstream_reset",
@@ -113,7 +117,7 @@ const UPSTREAM_ENDS: [&str; 14] = [
     "circuit_open",
 ];
 
-const RELAY_ENDS: [&str; 18] = [
+const RELAY_ENDS: &[&str] = &[
     "shutdown",
     "panic",
     "socket",
