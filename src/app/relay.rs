@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::http::{self, BufferFacts, ListenerFacts, Readiness, Served, Settings, Sources, UpstreamFacts};
 use crate::listener::{self, Listener, Workers, bind};
 use crate::session::{BufferStats, Door, Shared, Tls, WorkerSettings, prepare_worker};
-use crate::telemetry::{MetricsCollector, Telemetry, WorkerTraffic, collector, events};
+use crate::telemetry::{BufferUse, MetricsCollector, Telemetry, WorkerTraffic, collector, events};
 use crate::upstream::select::Rotation;
 use crate::upstream::{self, Breaker, Reachability, Target, UpstreamBreaker, breaker};
 
@@ -84,6 +84,8 @@ impl Relay {
         let breaker = UpstreamBreaker::start_in_arbiter(&control, move |_| UpstreamBreaker::new(settings, labels, telling));
 
         let buffers = BufferStats::new(config.buffers.read.max(config.buffers.write), config.buffers.max_total);
+        let stats = Arc::clone(&buffers);
+        telemetry.metrics().watch_buffers(move || buffer_use(&stats));
         let traffic: Vec<Arc<WorkerTraffic>> = (0..config.workers).map(|_| Arc::default()).collect();
         let workers: Vec<Arbiter> = traffic.iter().map(|traffic| worker(config, &buffers, traffic)).collect();
         let handles: Vec<_> = workers.iter().map(Arbiter::handle).collect();
@@ -91,11 +93,12 @@ impl Relay {
         let (tell, sampled) = (telemetry.clone(), traffic);
         let collector = MetricsCollector::start_in_arbiter(&control, move |_| MetricsCollector::new(tell, sampled));
 
-        let routes = upstream::routes(config, &targets, vec![address], Breaker::new(breaker.clone()));
+        let routes = upstream::routes(config, &targets, vec![address], Breaker::new(breaker.clone()).timed(telemetry.metrics()));
         let readiness = Readiness::of(routes.reachability.clone());
         warm(&routes.reachability);
         let gate = Gate::new(&config.security, config.rate_limit.map(|_| rate_limiter.clone()), supervisor.clone(), tally)
-            .context("security.auth_tokens")?;
+            .context("security.auth_tokens")?
+            .timed(telemetry.metrics());
         let weights = config.upstreams.iter().map(|u| u.weight);
         let shared = Arc::new(Shared {
             gate,
@@ -249,6 +252,15 @@ fn listener_facts(standing: &listener::Standing) -> ListenerFacts {
 
 fn buffer_facts(stats: &BufferStats) -> BufferFacts {
     BufferFacts { size_bytes: stats.size, lent: stats.lent(), max_total_bytes: stats.max_total, unheld: stats.unheld() }
+}
+
+fn buffer_use(stats: &BufferStats) -> BufferUse {
+    BufferUse {
+        lent_bytes: stats.lent().saturating_mul(stats.size) as u64,
+        max_bytes: stats.max_total as u64,
+        made: stats.made(),
+        unheld: stats.unheld(),
+    }
 }
 
 fn upstream_facts(config: &Config, targets: &[Arc<Target>]) -> Arc<dyn Fn() -> Vec<UpstreamFacts> + Send + Sync> {

@@ -13,6 +13,14 @@ pub const DIRECTIONS: [&str; 2] = [UPSTREAM, DOWNSTREAM];
 pub(super) const UPSTREAM: &str = "upstream";
 pub(super) const DOWNSTREAM: &str = "downstream";
 
+/// `action` of `rtmp_relay_streams`.
+pub const ACTIONS: [&str; 2] = [PUBLISH, PLAY];
+pub(super) const PUBLISH: &str = "publish";
+pub(super) const PLAY: &str = "play";
+
+/// `actor` of `rtmp_relay_actor_wait_seconds`.
+pub const ACTORS: [&str; 4] = ["supervisor", "rate_limiter", "breaker", "collector"];
+
 /// `error_type` of `rtmp_relay_upstream_errors_total`: the kinds of a failed dial, then what can go wrong behind it.
 pub const ERROR_TYPES: [&str; 14] = [
     "dns",
