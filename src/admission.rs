@@ -17,7 +17,7 @@ mod refusal;
 pub mod supervisor;
 mod teller;
 
-pub use auth::{AuthError, Authenticator, Granted};
+pub use auth::{AuthError, Authenticator, Granted, TokenId};
 pub use buckets::MAX_KEYS;
 pub use gate::Gate;
 pub use key::IpKey;

@@ -48,6 +48,9 @@ use tokens::Placed;
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "config.json";
 
+/// The key of a further file.
+const TOKENS_FILE: &str = "security.auth_tokens_file";
+
 /// Largest file that is read: 1 MiB.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -78,6 +81,8 @@ struct Given {
     file: Value,
     /// Directory of the file, which its paths are relative to.
     base: PathBuf,
+    /// Where the file is; `None` for the environment alone.
+    path: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Given {
@@ -87,6 +92,32 @@ impl std::fmt::Debug for Given {
 }
 
 impl Loaded {
+    /// Reads the same place again, under the variables `env`.
+    ///
+    /// # Errors
+    /// As for [`load`].
+    pub fn again(&self, env: &Env, judge: &UpstreamJudge<'_>) -> Result<Self, Problems> {
+        if let Some(path) = &self.given.path {
+            return load(Some(path), env, judge);
+        }
+        let mut given = self.given.clone();
+        given.whole = given.file.clone();
+        let overlay = env::overlay(&mut given.whole, env);
+        judged(&self.source, given, overlay, judge)
+    }
+
+    /// Files that were read and may change.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let tokens = tree::get(&self.given.whole, TOKENS_FILE).and_then(Value::as_str).filter(|path| !path.is_empty());
+        let tokens = tokens.map(|path| resolve(&self.given.base, &self.from_environment, TOKENS_FILE, path));
+        self.given.path.iter().cloned().chain(tokens).collect()
+    }
+
+    /// Everything that was chosen, secrets among it, as bytes to be digested: equal for equal choices.
+    pub fn for_digest(&self) -> Vec<u8> {
+        diff::bytes(self)
+    }
+
     /// The same with the values that `running` has for these keys: what can be applied where they cannot change.
     ///
     /// # Errors
@@ -112,9 +143,9 @@ pub fn load(named: Option<&Path>, env: &Env, judge: &UpstreamJudge<'_>) -> Resul
         Some(path) => {
             let source = path.display().to_string();
             let text = read_text(path).map_err(|reason| problem(&source, format!("cannot be read: {reason}")))?;
-            assemble(&source, path.parent().unwrap_or(Path::new("")), &text, env, judge)
+            assemble(&source, Some(path), &text, env, judge)
         }
-        None if env.names_an_upstream() => assemble("the environment", Path::new(""), "{}", env, judge),
+        None if env.names_an_upstream() => assemble("the environment", None, "{}", env, judge),
         None => {
             let text = "no configuration: name a file (relay config.json), put a config.json here, or set the variable UPSTREAM";
             Err(problem("relay", text.into()))
@@ -124,18 +155,19 @@ pub fn load(named: Option<&Path>, env: &Env, judge: &UpstreamJudge<'_>) -> Resul
 
 /// As [`load`], for a configuration that is at hand as text.
 pub fn parse(text: &str, env: &Env, judge: &UpstreamJudge<'_>) -> Result<Loaded, Problems> {
-    assemble("the configuration", Path::new(""), text, env, judge)
+    assemble("the configuration", None, text, env, judge)
 }
 
 fn problem(source: &str, text: String) -> Problems {
     Problems { source: source.to_owned(), errors: vec![Finding { at: String::new(), text }], warnings: Vec::new() }
 }
 
-fn assemble(source: &str, base: &Path, text: &str, env: &Env, judge: &UpstreamJudge<'_>) -> Result<Loaded, Problems> {
+fn assemble(source: &str, path: Option<&Path>, text: &str, env: &Env, judge: &UpstreamJudge<'_>) -> Result<Loaded, Problems> {
     let file = tree::parse(text).map_err(|reason| problem(source, reason))?;
     let mut whole = file.clone();
     let overlay = env::overlay(&mut whole, env);
-    judged(source, Given { whole, file, base: base.to_owned() }, overlay, judge)
+    let base = path.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+    judged(source, Given { whole, file, base, path: path.map(Path::to_owned) }, overlay, judge)
 }
 
 fn judged(source: &str, given: Given, overlay: Overlay, judge: &UpstreamJudge<'_>) -> Result<Loaded, Problems> {
@@ -178,7 +210,7 @@ fn deserialize(tree: &Value, origin: &Origin) -> Result<File, Finding> {
 }
 
 fn read_tokens(file: &File, base: &Path, origin: &Origin) -> Result<Vec<Placed>, Vec<Finding>> {
-    const KEY: &str = "security.auth_tokens_file";
+    const KEY: &str = TOKENS_FILE;
     let written = &file.security.auth_tokens_file;
     if written.is_empty() {
         return Ok(Vec::new());

@@ -31,6 +31,7 @@ pub use url::{UpstreamUrl, UrlError};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::config::Config;
 use guard::Forbidden;
@@ -47,19 +48,38 @@ pub enum UpstreamProblem {
     Forbidden(#[from] Forbidden),
 }
 
-/// The configured upstreams, numbered in their order.
+/// Gives targets their numbers: one that a new configuration keeps keeps its own, and none is given twice in one run of the relay.
+#[derive(Debug, Default)]
+pub struct Numbering(AtomicU32);
+
+/// The configured upstreams, in their order. One that stands in `before` with the same URL is that one.
 ///
 /// # Errors
 /// [`UrlError`] for the first that cannot be read; a checked configuration holds none.
-pub fn targets(config: &Config) -> Result<Vec<Arc<Target>>, UrlError> {
-    let target = |(id, upstream): (u32, &crate::config::Upstream)| Target::parse(TargetId(id), &upstream.url).map(Arc::new);
-    (0..).zip(&config.upstreams).map(target).collect()
+pub fn targets(config: &Config, numbering: &Numbering, before: &[Arc<Target>]) -> Result<Vec<Arc<Target>>, UrlError> {
+    let target = |upstream: &crate::config::Upstream| {
+        let url = UpstreamUrl::parse(&upstream.url)?;
+        let known = before.iter().find(|target| target.url == url).map(Arc::clone);
+        Ok(known.unwrap_or_else(|| Arc::new(Target::new(TargetId(numbering.0.fetch_add(1, Relaxed)), url))))
+    };
+    config.upstreams.iter().map(target).collect()
 }
 
-/// Everything a session needs to find its way, for `targets` and the addresses `own` that the relay listens on.
-pub fn routes(config: &Config, targets: &[Arc<Target>], own: Vec<SocketAddr>, breaker: Breaker) -> Routes {
+/// Everything a session needs to find its way, for `targets` and the addresses `own` that the relay listens on. What `before`
+/// knows of targets that stay is kept.
+pub fn routes(
+    config: &Config,
+    targets: &[Arc<Target>],
+    own: Vec<SocketAddr>,
+    breaker: Breaker,
+    before: Option<&Routes>,
+) -> Routes {
     let dialer = Dialer::new(DialSettings::of(config, own));
-    let reachability = Reachability::new(dialer.clone(), targets.to_vec(), config.ready.fail_after);
+    let (targets, fail_after) = (targets.to_vec(), config.ready.fail_after);
+    let reachability = match before {
+        Some(before) => before.reachability.changed(dialer.clone(), targets, fail_after),
+        None => Reachability::new(dialer.clone(), targets, fail_after),
+    };
     Routes { dialer, breaker, reachability, retry: config.retry }
 }
 
@@ -103,7 +123,10 @@ mod tests {
         let judge = |url: &str, allowed: &[IpNetwork]| judge_literal(url, allowed).map_err(|problem| problem.to_string());
         let loaded = crate::config::parse(text, &crate::config::Env::empty(), &judge);
         let config = loaded.map_err(|_| "problems").expect("a configuration").config;
-        let targets = targets(&config).expect("targets");
+        let numbering = Numbering::default();
+        let first = targets(&config, &numbering, &[]).expect("targets");
+        let targets = targets(&config, &numbering, &first).expect("targets");
+        assert!(Arc::ptr_eq(&first[0], &targets[0]), "the same URL is the same target");
         assert_eq!(
             targets.iter().map(|target| (target.id, target.label.as_str())).collect::<Vec<_>>(),
             [(TargetId(0), "rtmp://origin.example:1935/live")]

@@ -73,7 +73,7 @@ impl Target {
             ),
             Kind::Relay => (
                 format!(
-                    r#"{{"listen_addr": "{address}", "http_addr": "", "upstream": "rtmp://{origin}", "workers": 1, "idle_timeout": "1h",
+                    r#"{{"listen_addr": "{address}", "http_addr": "", "admin_addr": "", "upstream": "rtmp://{origin}", "workers": 1, "idle_timeout": "1h",
                     "connection_limit": {{"max_total_connections": 10000}}, "buffers": {{"pool": 1024}},
                     "security": {{"auth_enabled": true, "auth_tokens": ["bench"], "upstream_allowed_networks": ["127.0.0.0/8"]}},
                     "log": {{"level": "error"}}}}"#

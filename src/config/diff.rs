@@ -17,10 +17,8 @@ use super::finding::{Finding, quoted};
 use super::scalar::{DURATION_FORMAT, Span};
 use super::schema::{Key, alternatives, keys};
 use super::settings::TokenEntry;
-use super::{Loaded, tree};
+use super::{Loaded, TOKENS_FILE, tree};
 
-/// Under this the tokens of the file that `security.auth_tokens_file` names are compared; it is no key of its own.
-const TOKENS_FILE: &str = "security.auth_tokens_file";
 /// Names told of added, removed or changed tokens.
 const NAMES: usize = 5;
 
@@ -137,6 +135,16 @@ fn value(key: &Key, given: &Value) -> Value {
         }
         _ => value,
     }
+}
+
+/// What applies, key by key, and the tokens.
+pub(super) fn bytes(loaded: &Loaded) -> Vec<u8> {
+    let mut all = Vec::new();
+    for key in listed() {
+        all.extend(format!("{} {}\n", key.path, value(key, &loaded.given.whole)).into_bytes());
+    }
+    loaded.config.security.auth_tokens.iter().for_each(|entry| all.extend(token_bytes(entry)));
+    all
 }
 
 fn token_bytes(entry: &TokenEntry) -> Vec<u8> {

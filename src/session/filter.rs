@@ -64,6 +64,7 @@ impl ClientFilter {
             .shared
             .gate
             .authenticate(action, &mut name, &self.tokens)
+            .and_then(|granted| self.place.shared.gate.still_good(granted.token))
             .map_err(|refusal| self.unauthorised(action, &refusal))?;
         let names = self.target.address(&name, &self.place.shared.forward).map_err(|e| e.to_string())?;
         if names.app != self.upstream_app {

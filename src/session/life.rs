@@ -162,6 +162,9 @@ fn judge(place: &Place, request: &Request) -> Result<Wish, Denial> {
     };
     let identity = name.identity().map_err(bad_name)?;
     place.cell.learn(|facts| report::identify(place, facts, request.action, &identity, &granted));
+    if let Err(refusal) = place.shared.gate.still_good(granted.token) {
+        return Err(unauthorised(place, request.action, refusal));
+    }
     Ok(Wish { name, granted })
 }
 

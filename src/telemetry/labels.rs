@@ -127,6 +127,8 @@ const UPSTREAM_ENDS: &[&str] = &[
 
 const RELAY_ENDS: &[&str] = &[
     "shutdown",
+    "drained",
+    "token_revoked",
     "panic",
     "socket",
     "guard",
@@ -145,6 +147,9 @@ const RELAY_ENDS: &[&str] = &[
     HARD_CAP,
     "unavailable",
 ];
+
+/// `result` of `rtmp_relay_config_reloads_total`.
+pub const RELOADS: [&str; 4] = ["applied", "unchanged", "invalid", "refused"];
 
 /// `where` of `rtmp_relay_panics_total`: the rooms and actors that catch one.
 pub const PLACES: [&str; 4] = ["session", "rate_limiter", "breaker", "collector"];

@@ -22,6 +22,16 @@ impl Rotation {
         Self { entries: targets.into_iter().map(entry).collect() }
     }
 
+    /// The same for other targets or weights: whoever stays keeps its turn.
+    #[must_use]
+    pub fn changed(&self, targets: impl IntoIterator<Item = (TargetId, u32)>) -> Self {
+        let mut new = Self::new(targets);
+        for entry in &mut new.entries {
+            entry.current = self.entries.iter().find(|old| old.id == entry.id).map_or(0, |old| old.current);
+        }
+        new
+    }
+
     /// The candidates for the next session, best first; every target once.
     pub fn candidates(&mut self) -> Vec<TargetId> {
         let total: i64 = self.entries.iter().map(|entry| entry.weight).sum();
@@ -68,6 +78,17 @@ mod tests {
     fn weights_are_kept_and_spread() {
         assert_eq!(firsts(&[5, 1, 1], 7), [0, 0, 1, 0, 2, 0, 0]);
         assert_eq!(firsts(&[1, 1], 4), [0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn a_change_keeps_the_turns_of_those_that_stay() {
+        let targets = [(TargetId(0), 1), (TargetId(1), 1)];
+        let mut rotation = Rotation::new(targets);
+        assert_eq!(rotation.candidates()[0], TargetId(0));
+        let mut rotation = rotation.changed(targets);
+        assert_eq!(rotation.candidates()[0], TargetId(1), "as if nothing had happened");
+        let mut rotation = rotation.changed([(TargetId(1), 1), (TargetId(2), 1)]);
+        assert_eq!([rotation.candidates()[0], rotation.candidates()[0]].map(|id| id.0), [1, 2]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod parser;
 mod policy;
 mod pump;
 mod relay;
+mod reload;
 mod secrets;
 mod shutdown;
 mod siege;
