@@ -4,11 +4,14 @@
 
 mod change;
 mod demo;
+mod doors;
 mod outfit;
 mod relay;
 mod reload;
 
 use std::time::Duration;
+
+use std::time::SystemTime;
 
 use anyhow::Context;
 use ipnetwork::IpNetwork;
@@ -22,9 +25,10 @@ pub use relay::Relay;
 
 use reload::Reloader;
 
-use crate::config::{self, Config, Finding, Loaded};
+use crate::config::{self, Config, Finding, Judges, Loaded, Objection};
 use crate::telemetry::logging::{self, LogGuard};
 use crate::telemetry::{Telemetry, events};
+use crate::tls;
 use crate::upstream;
 
 /// Runs the relay until it is told to stop. Warnings of the configuration are logged first.
@@ -114,6 +118,15 @@ fn descriptor_budget(config: &mut Config) -> anyhow::Result<Option<Finding>> {
 /// None today; the key was there, or the caller would not ask.
 pub fn fingerprint(config: &Config, name: &str) -> anyhow::Result<String> {
     Ok(Telemetry::new(&config.log).fingerprint(name.as_bytes()))
+}
+
+/// Judge what a configuration says of upstreams and files.
+pub const JUDGES: Judges<'static> = Judges { upstream: &judge_upstream, files: &judge_files };
+
+/// What is wrong with the files of certificates and keys that `config` names.
+pub fn judge_files(config: &Config) -> Vec<Objection> {
+    let server = config.security.tls.as_ref().map(|files| tls::judge(files, SystemTime::now()));
+    server.into_iter().flatten().chain(upstream::judge_private(config)).collect()
 }
 
 /// Whether `url` can be an upstream: its grammar, and for a literal address the guard.

@@ -16,11 +16,13 @@ mod address;
 mod check;
 mod descriptors;
 mod diff;
+mod doors;
 mod effect;
 mod env;
 mod file;
 mod finding;
 mod network;
+mod routing;
 mod scalar;
 mod schema;
 mod secret;
@@ -57,6 +59,29 @@ const MAX_FILE: u64 = 1 << 20;
 /// Whether an upstream's URL can be used, given the networks that are open to it. The error is a sentence without credentials,
 /// keys or query: what was found and what would be right.
 pub type UpstreamJudge<'a> = dyn Fn(&str, &[IpNetwork]) -> Result<(), String> + 'a;
+
+/// What is wrong with a file that the configuration names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Objection {
+    /// The key that names it.
+    pub key: String,
+    /// What was found and what would be right; nothing of what the file holds.
+    pub text: String,
+    /// Whether the relay cannot run like this.
+    pub fatal: bool,
+}
+
+/// Whether the files that a configuration names can be used. It is asked about configurations with other problems too.
+pub type FilesJudge<'a> = dyn Fn(&Config) -> Vec<Objection> + 'a;
+
+/// Who judges what this room does not understand.
+#[derive(Clone, Copy)]
+pub struct Judges<'a> {
+    /// Upstreams' URLs.
+    pub upstream: &'a UpstreamJudge<'a>,
+    /// Files with certificates and keys.
+    pub files: &'a FilesJudge<'a>,
+}
 
 /// A configuration that can be used.
 #[derive(Debug, Clone)]
@@ -96,14 +121,14 @@ impl Loaded {
     ///
     /// # Errors
     /// As for [`load`].
-    pub fn again(&self, env: &Env, judge: &UpstreamJudge<'_>) -> Result<Self, Problems> {
+    pub fn again(&self, env: &Env, judges: Judges<'_>) -> Result<Self, Problems> {
         if let Some(path) = &self.given.path {
-            return load(Some(path), env, judge);
+            return load(Some(path), env, judges);
         }
         let mut given = self.given.clone();
         given.whole = given.file.clone();
         let overlay = env::overlay(&mut given.whole, env);
-        judged(&self.source, given, overlay, judge)
+        judged(&self.source, given, overlay, judges)
     }
 
     /// Files that were read and may change.
@@ -122,7 +147,7 @@ impl Loaded {
     ///
     /// # Errors
     /// The two do not go together.
-    pub fn keeping(&self, running: &Self, keys: &[&str], judge: &UpstreamJudge<'_>) -> Result<Self, Problems> {
+    pub fn keeping(&self, running: &Self, keys: &[&str], judges: Judges<'_>) -> Result<Self, Problems> {
         let (mut given, mut origin) = (self.given.clone(), self.from_environment.clone());
         for key in keys {
             tree::remove(&mut given.whole, key);
@@ -132,20 +157,20 @@ impl Loaded {
             }
             origin.extend(running.from_environment.get(*key).map(|variable| ((*key).to_owned(), variable.clone())));
         }
-        judged(&self.source, given, Overlay { origin, ..Overlay::default() }, judge)
+        judged(&self.source, given, Overlay { origin, ..Overlay::default() }, judges)
     }
 }
 
 /// Reads and judges the configuration: the file named, else `config.json` of the working directory, else the environment alone.
-pub fn load(named: Option<&Path>, env: &Env, judge: &UpstreamJudge<'_>) -> Result<Loaded, Problems> {
+pub fn load(named: Option<&Path>, env: &Env, judges: Judges<'_>) -> Result<Loaded, Problems> {
     let default = Path::new(DEFAULT_FILE);
     match named.or_else(|| default.exists().then_some(default)) {
         Some(path) => {
             let source = path.display().to_string();
             let text = read_text(path).map_err(|reason| problem(&source, format!("cannot be read: {reason}")))?;
-            assemble(&source, Some(path), &text, env, judge)
+            assemble(&source, Some(path), &text, env, judges)
         }
-        None if env.names_an_upstream() => assemble("the environment", None, "{}", env, judge),
+        None if env.names_an_upstream() => assemble("the environment", None, "{}", env, judges),
         None => {
             let text = "no configuration: name a file (relay config.json), put a config.json here, or set the variable UPSTREAM";
             Err(problem("relay", text.into()))
@@ -153,24 +178,25 @@ pub fn load(named: Option<&Path>, env: &Env, judge: &UpstreamJudge<'_>) -> Resul
     }
 }
 
-/// As [`load`], for a configuration that is at hand as text.
+/// As [`load`], for a configuration that is at hand as text. The files that it names are not looked at.
 pub fn parse(text: &str, env: &Env, judge: &UpstreamJudge<'_>) -> Result<Loaded, Problems> {
-    assemble("the configuration", None, text, env, judge)
+    let judges = Judges { upstream: judge, files: &|_| Vec::new() };
+    assemble("the configuration", None, text, env, judges)
 }
 
 fn problem(source: &str, text: String) -> Problems {
     Problems { source: source.to_owned(), errors: vec![Finding { at: String::new(), text }], warnings: Vec::new() }
 }
 
-fn assemble(source: &str, path: Option<&Path>, text: &str, env: &Env, judge: &UpstreamJudge<'_>) -> Result<Loaded, Problems> {
+fn assemble(source: &str, path: Option<&Path>, text: &str, env: &Env, judges: Judges<'_>) -> Result<Loaded, Problems> {
     let file = tree::parse(text).map_err(|reason| problem(source, reason))?;
     let mut whole = file.clone();
     let overlay = env::overlay(&mut whole, env);
     let base = path.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
-    judged(source, Given { whole, file, base, path: path.map(Path::to_owned) }, overlay, judge)
+    judged(source, Given { whole, file, base, path: path.map(Path::to_owned) }, overlay, judges)
 }
 
-fn judged(source: &str, given: Given, overlay: Overlay, judge: &UpstreamJudge<'_>) -> Result<Loaded, Problems> {
+fn judged(source: &str, given: Given, overlay: Overlay, judges: Judges<'_>) -> Result<Loaded, Problems> {
     let Overlay { origin, mut errors, mut warnings } = overlay;
     let (mut tree, base) = (given.whole.clone(), given.base.as_path());
     let mut shape = Shape::new(&origin);
@@ -191,7 +217,9 @@ fn judged(source: &str, given: Given, overlay: Overlay, judge: &UpstreamJudge<'_
         Vec::new()
     });
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let checked = check(file, Facts { origin: &origin, bad: &bad, given: &tree, base, cores, more_tokens, judge });
+    let judge = judges.upstream;
+    let facts = Facts { origin: &origin, bad: &bad, given: &tree, base, cores, more_tokens, judge };
+    let checked = check(file, facts, judges.files);
     errors.extend(checked.errors);
     warnings.extend(checked.warnings);
     let source = source.to_owned();

@@ -19,8 +19,8 @@ mod sockopt;
 mod worker;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use actix::{Actor, ArbiterHandle};
@@ -34,8 +34,7 @@ pub use crate::config::Tls;
 use crate::config::{Buffers, ForwardQuery, Timeouts};
 use crate::telemetry::{SessionId, Telemetry};
 use crate::tls;
-use crate::upstream::select::Rotation;
-use crate::upstream::{Routes, Target};
+use crate::upstream::Router;
 
 /// A socket that has arrived. Crosses threads as a standard one.
 pub struct Accepted {
@@ -64,12 +63,8 @@ pub struct Door {
 pub struct Shared {
     /// Who may come in.
     pub gate: Gate,
-    /// How upstreams are dialled.
-    pub routes: Routes,
-    /// The upstreams.
-    pub targets: Vec<Arc<Target>>,
-    /// Their order for the next session.
-    pub rotation: Mutex<Rotation>,
+    /// Where streams go.
+    pub router: Router,
     /// Which query arguments travel on.
     pub forward: ForwardQuery,
     /// Meets clients in private, where a door asks for it.

@@ -30,7 +30,7 @@ pub use collector::MetricsCollector;
 pub use ending::{Side, Status};
 pub use events::Event;
 pub use mask::{Masker, Shown};
-pub use registry::{Metrics, OpenConnection, Waits};
+pub use registry::{Metrics, OpenConnection, SessionAtUpstream, Waits};
 pub use sampled::BufferUse;
 pub use worker::{KEY_FRAME_LATE, SILENT, Seen, Streams, Total, WorkerTraffic};
 

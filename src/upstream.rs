@@ -9,31 +9,44 @@ pub mod circuit;
 mod circuits;
 pub mod dial;
 pub mod guard;
+pub mod live;
+pub mod load;
+mod private;
 pub mod probe;
 pub mod resolve;
 pub mod retry;
+mod route;
+mod router;
 pub mod seek;
 pub mod select;
 mod self_check;
 pub mod target;
 mod template;
 pub mod url;
+pub mod walk;
 
 pub use breaker::{Breaker, CircuitPermit, UpstreamBreaker};
 pub use circuit::{CircuitState, NotNow};
 pub use circuits::{Change, TargetView};
 pub use dial::{Connected, DialError, DialSettings, Dialer};
+pub use live::{Live, Publication};
+pub use load::{Load, Loads};
+pub use private::{judge_private, privacy};
 pub use probe::{Reachability, Verdict};
 pub use retry::{Attempts, GiveUp, Next};
-pub use seek::{Link, Routes, Seek, SeekError, Step};
-pub use target::{Target, TargetError, TargetId};
-pub use url::{UpstreamUrl, UrlError};
+pub use route::{Ask, BadPattern};
+pub use router::{NoRoute, Router};
+pub use seek::{Link, Means, Seek, SeekError, Step};
+pub use target::{Family, Target, TargetError, TargetId};
+pub use url::{Scheme, UpstreamUrl, UrlError};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::config::Config;
+use crate::telemetry::Telemetry;
+use crate::tls::ClientError;
 use guard::Forbidden;
 use ipnetwork::IpNetwork;
 
@@ -52,35 +65,53 @@ pub enum UpstreamProblem {
 #[derive(Debug, Default)]
 pub struct Numbering(AtomicU32);
 
-/// The configured upstreams, in their order. One that stands in `before` with the same URL is that one.
+/// The configured upstreams, in their order. One that stands in `before` with the same URL is that one. No two have the same label.
 ///
 /// # Errors
 /// [`UrlError`] for the first that cannot be read; a checked configuration holds none.
 pub fn targets(config: &Config, numbering: &Numbering, before: &[Arc<Target>]) -> Result<Vec<Arc<Target>>, UrlError> {
-    let target = |upstream: &crate::config::Upstream| {
+    let mut targets: Vec<Arc<Target>> = Vec::new();
+    for upstream in &config.upstreams {
         let url = UpstreamUrl::parse(&upstream.url)?;
-        let known = before.iter().find(|target| target.url == url).map(Arc::clone);
-        Ok(known.unwrap_or_else(|| Arc::new(Target::new(TargetId(numbering.0.fetch_add(1, Relaxed)), url))))
-    };
-    config.upstreams.iter().map(target).collect()
+        if let Some(known) = before.iter().find(|target| target.url == url) {
+            targets.push(Arc::clone(known));
+            continue;
+        }
+        let id = numbering.0.fetch_add(1, Relaxed);
+        let mut target = Target::new(TargetId(id), url);
+        // Two that differ in what no label may show, their stream keys, are told apart by their numbers.
+        if targets.iter().chain(before).any(|other| other.label == target.label) {
+            target.label = format!("{}#{}", target.label, id + 1);
+        }
+        targets.push(Arc::new(target));
+    }
+    Ok(targets)
 }
 
-/// Everything a session needs to find its way, for `targets` and the addresses `own` that the relay listens on. What `before`
-/// knows of targets that stay is kept.
-pub fn routes(
+/// Everything that searches need, for `targets` and the addresses `own` that the relay listens on. What `before` counts and knows of
+/// targets that stay goes on.
+///
+/// # Errors
+/// [`ClientError`] where an upstream speaks TLS and whom to believe cannot be read.
+pub fn means(
     config: &Config,
     targets: &[Arc<Target>],
     own: Vec<SocketAddr>,
     breaker: Breaker,
-    before: Option<&Routes>,
-) -> Routes {
-    let dialer = Dialer::new(DialSettings::of(config, own));
-    let (targets, fail_after) = (targets.to_vec(), config.ready.fail_after);
+    telemetry: Telemetry,
+    before: Option<&Means>,
+) -> Result<Means, ClientError> {
+    let settings = DialSettings { private: private::clients(config, targets)?, ..DialSettings::of(config, own) };
+    let dialer = Dialer::new(settings);
+    let (all, fail_after) = (targets.to_vec(), config.ready.fail_after);
     let reachability = match before {
-        Some(before) => before.reachability.changed(dialer.clone(), targets, fail_after),
-        None => Reachability::new(dialer.clone(), targets, fail_after),
+        Some(before) => before.reachability.changed(dialer.clone(), all, fail_after),
+        None => Reachability::new(dialer.clone(), all, fail_after),
     };
-    Routes { dialer, breaker, reachability, retry: config.retry }
+    let most = config.upstreams.iter().map(|upstream| upstream.max_connections);
+    let loads = targets.iter().zip(most).map(|(target, most)| (target.id, target.label.as_str(), most));
+    let loads = Loads::new(loads, telemetry, before.map(|before| &before.loads));
+    Ok(Means { dialer, breaker, reachability, loads, retry: config.retry })
 }
 
 /// Judges an upstream's URL before anything is dialled: its grammar, and the address where it holds one. A name is
@@ -110,7 +141,7 @@ mod tests {
             ("rtmp://[::1]:1936/live/S3CRET", "loopback"),
             ("rtmp://[64:ff9b::a9fe:a9fe]/S3CRET", "cloud metadata"),
             ("rtmp://192.168.0.1", "private"),
-            ("rtmps://8.8.8.8/S3CRET", "not in this version"),
+            ("rtmpt://8.8.8.8/S3CRET", "expected rtmp://"),
         ] {
             let text = judge_literal(url, &allowed).expect_err(url).to_string();
             assert!(text.contains(word) && !text.contains("S3CRET"), "{url}: {text}");

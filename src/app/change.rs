@@ -23,11 +23,11 @@ impl Relay {
         let before = self.outfit.load_full();
         let new = Outfit::new(config, &self.staff, Some(&before))?;
         // So that /ready knows of new upstreams before anybody asks.
-        new.shared.routes.reachability.check().await;
+        new.shared.router.means().reachability.check().await;
         self.tell_actors(&before, &new).await;
         self.tell_workers(config);
         let new = Arc::new(new);
-        self.staff.telemetry.metrics().set_targets(new.shared.targets.iter().map(|target| target.label.as_str()));
+        self.staff.telemetry.metrics().set_targets(new.targets().iter().map(|target| target.label.as_str()));
         if before.config.log != config.log {
             self.staff.telemetry.show_names(&config.log);
         }

@@ -1,8 +1,8 @@
 //! What of a relay follows from its configuration, and is made anew when that changes.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::Addr;
 use anyhow::Context;
@@ -12,8 +12,8 @@ use crate::config::Config;
 use crate::http::UpstreamFacts;
 use crate::session::Shared;
 use crate::telemetry::Telemetry;
-use crate::upstream::select::Rotation;
-use crate::upstream::{self, Breaker, Numbering, Target, TargetId};
+use crate::tls;
+use crate::upstream::{self, Breaker, Numbering, Router, Target, TargetId};
 
 /// Accepted sockets above `max_total_connections`: those that are just being told why they are refused.
 const HARD_CAP_EXTRA: usize = 64;
@@ -28,6 +28,8 @@ pub(super) struct Staff {
     pub(super) numbering: Numbering,
     /// Addresses that the relay listens on.
     pub(super) own: Vec<SocketAddr>,
+    /// Meets clients in private; its certificate is exchanged by itself.
+    pub(super) tls: Option<Arc<tls::Server>>,
 }
 
 /// A configuration, and what sessions get that begin under it.
@@ -43,21 +45,17 @@ impl Outfit {
     /// An upstream or a token entry that a checked configuration does not have. Nothing has changed then.
     pub(super) fn new(config: &Config, staff: &Staff, before: Option<&Self>) -> anyhow::Result<Self> {
         let old = before.map(|before| &*before.shared);
-        let targets = upstream::targets(config, &staff.numbering, old.map_or(&[], |old| &old.targets)).context("upstream")?;
-        let breaker = staff.breaker.clone();
-        let routes = upstream::routes(config, &targets, staff.own.clone(), breaker, old.map(|old| &old.routes));
-        let weights = targets.iter().map(|target| target.id).zip(config.upstreams.iter().map(|upstream| upstream.weight));
-        let rotation = match old {
-            Some(old) => old.rotation.lock().unwrap_or_else(PoisonError::into_inner).changed(weights),
-            None => Rotation::new(weights),
-        };
+        let router = old.map(|old| &old.router);
+        let known = router.map_or(&[][..], Router::targets);
+        let targets = upstream::targets(config, &staff.numbering, known).context("upstream")?;
+        let (own, breaker, telemetry) = (staff.own.clone(), staff.breaker.clone(), staff.telemetry.clone());
+        let means =
+            upstream::means(config, &targets, own, breaker, telemetry, router.map(Router::means)).context("upstream_tls")?;
         let shared = Arc::new(Shared {
             gate: gate(config, staff, old)?,
-            routes,
-            rotation: Mutex::new(rotation),
-            targets,
+            router: Router::new(config, targets, means, router).context("routes")?,
             forward: config.forward_query.clone(),
-            tls: None,
+            tls: staff.tls.clone(),
             timeouts: config.timeouts,
             buffers: config.buffers,
             telemetry: staff.telemetry.clone(),
@@ -66,9 +64,14 @@ impl Outfit {
         Ok(Self { config: config.clone(), shared })
     }
 
+    /// The upstreams, in their order.
+    pub(super) fn targets(&self) -> &[Arc<Target>] {
+        self.shared.router.targets()
+    }
+
     /// Targets with their labels, for the breaker.
     pub(super) fn labels(&self) -> Vec<(TargetId, String)> {
-        self.shared.targets.iter().map(|target| (target.id, target.label.clone())).collect()
+        self.targets().iter().map(|target| (target.id, target.label.clone())).collect()
     }
 
     /// Most accepted sockets.
@@ -81,8 +84,9 @@ impl Outfit {
         let fact = |(target, upstream): (&Arc<Target>, &crate::config::Upstream)| UpstreamFacts {
             target: target.label.clone(),
             weight: upstream.weight,
+            tls: upstream::privacy(target, upstream),
         };
-        self.shared.targets.iter().zip(&self.config.upstreams).map(fact).collect()
+        self.targets().iter().zip(&self.config.upstreams).map(fact).collect()
     }
 }
 

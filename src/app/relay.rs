@@ -10,14 +10,16 @@ use arc_swap::ArcSwap;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::doors;
 use super::outfit::{Outfit, Staff};
 use crate::admission::supervisor::{self, Ended};
 use crate::admission::{RateLimiter, Supervisor, Tally};
 use crate::config::{Config, Loaded};
 use crate::http::{self, BufferFacts, ConfigFacts, ListenerFacts, Readiness, Served, Settings, Sources};
 use crate::listener::{self, Listener, Workers, bind};
-use crate::session::{BufferStats, Door, Tls, WorkerSettings, prepare_worker};
+use crate::session::{BufferStats, Door, WorkerSettings, prepare_worker};
 use crate::telemetry::{BufferUse, MetricsCollector, Telemetry, WorkerTraffic, collector, events};
+use crate::tls;
 use crate::upstream::{Breaker, Numbering, Reachability, UpstreamBreaker, breaker};
 
 /// How often a drain looks whether everybody has left.
@@ -27,7 +29,7 @@ const GOODBYE: Duration = Duration::from_secs(8);
 
 /// A relay that runs.
 pub struct Relay {
-    address: SocketAddr,
+    doors: Vec<Door>,
     pub(super) listener: Addr<Listener>,
     supervisor_ended: Ended,
     listener_gone: CancellationToken,
@@ -63,9 +65,9 @@ impl Relay {
     /// An address that cannot be listened on, named; an upstream or a token entry that a checked configuration does not have.
     pub fn start(loaded: &Loaded, telemetry: Telemetry) -> anyhow::Result<Self> {
         let config = &loaded.config;
-        let socket = bind("listen_addr", config.listen)?;
-        listener::shape_clients(&socket, config.tcp, config.timeouts.write).context("tcp")?;
-        let address = socket.local_addr().context("listen_addr")?;
+        let tls = doors::private(config, &telemetry)?;
+        let sockets = doors::open(config)?;
+        let doors: Vec<Door> = sockets.iter().map(|(door, _)| *door).collect();
         let started = (Instant::now(), SystemTime::now());
         telemetry.emit(events::Started { workers: config.workers });
         let told = Arc::new(ArcSwap::from_pointee(facts_of(loaded, &telemetry)));
@@ -99,19 +101,19 @@ impl Relay {
             breaker: Breaker::new(breaker.clone()).timed(telemetry.metrics()),
             tally,
             numbering: Numbering::default(),
-            own: vec![address],
+            own: doors.iter().map(|door| door.address).collect(),
+            tls: tls.clone(),
         };
         let outfit = Arc::new(Outfit::new(config, &staff, None)?);
         breaker.try_send(breaker::Configure { settings, targets: outfit.labels() }).context("the breaker")?;
-        telemetry.metrics().set_targets(outfit.shared.targets.iter().map(|target| target.label.as_str()));
-        warm(&outfit.shared.routes.reachability);
-        let door = Door { address, tls: Tls::Off };
+        telemetry.metrics().set_targets(outfit.targets().iter().map(|target| target.label.as_str()));
+        warm(&outfit.shared.router.means().reachability);
         let shared = Arc::clone(&outfit.shared);
-        let listener = Listener::new(vec![(door, socket)], Workers::new(workers.clone()), shared, outfit.cap());
+        let listener = Listener::new(sockets, Workers::new(workers.clone()), shared, outfit.cap());
         let (watch, listener_gone) = (listener.watch(), listener.gone());
         let outfit = Arc::new(ArcSwap::new(outfit));
         let asked = Arc::clone(&outfit);
-        let readiness = Readiness::of(move || asked.load().shared.routes.reachability.clone());
+        let readiness = Readiness::of(move || asked.load().shared.router.means().reachability.clone());
         let http = match config.http {
             None => None,
             Some(http_address) => {
@@ -123,14 +125,18 @@ impl Relay {
                     breaker: breaker.clone().recipient(),
                     collector: collector.clone().recipient(),
                     readiness: readiness.clone(),
-                    listener: Arc::new(move || listener_facts(&watch())),
+                    listener: Arc::new({
+                        let tls = tls.clone();
+                        move || listener_facts(&watch(), tls.as_deref())
+                    }),
                     buffers: Arc::new(move || buffer_facts(&stats)),
                     upstreams: Arc::new(move || running.load().upstreams()),
                     config: Arc::new(move || (**told.load()).clone()),
                     started: started.0,
                     started_at: started.1,
                 };
-                let settings = Settings { allowed: config.http_allowed_networks.clone() };
+                let tls = tls.filter(|_| config.http_tls);
+                let settings = Settings { allowed: config.http_allowed_networks.clone(), tls };
                 let served = http::serve(bind("http_addr", http_address)?, &settings, sources)?;
                 telemetry.emit(events::HttpListening { address: served.address(), open: settings.allowed.is_empty() });
                 Some(served)
@@ -141,10 +147,10 @@ impl Relay {
         let listener = Listener::start_in_arbiter(&listener_arbiter.handle(), move |_| listener);
         arbiters.push(listener_arbiter);
         readiness.set_accepting(true);
-        telemetry.emit(events::Listening { address });
+        doors.iter().for_each(|door| telemetry.emit(events::Listening { address: door.address, tls: door.tls.as_str() }));
         let actors = Actors { supervisor, rate_limiter, breaker, collector, listener: listener.clone() };
         Ok(Self {
-            address,
+            doors,
             listener,
             supervisor_ended,
             listener_gone,
@@ -162,7 +168,12 @@ impl Relay {
 
     /// The address that clients connect to.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.doors[0].address
+    }
+
+    /// Every address that clients connect to, that of `listen_addr` first.
+    pub fn doors(&self) -> &[Door] {
+        &self.doors
     }
 
     /// The address of /status, unless HTTP is off.
@@ -258,9 +269,10 @@ fn warm(reachability: &Reachability) {
     });
 }
 
-fn listener_facts(standing: &listener::Standing) -> ListenerFacts {
+fn listener_facts(standing: &listener::Standing, tls: Option<&tls::Server>) -> ListenerFacts {
     ListenerFacts {
-        addresses: standing.doors.iter().map(|door| door.address).collect(),
+        doors: standing.doors.iter().map(|door| (door.address, door.tls.as_str())).collect(),
+        tls: tls.map(tls::Server::standing),
         accepting: standing.accepting,
         open_sockets: standing.open as u64,
         hard_cap: standing.cap as u64,

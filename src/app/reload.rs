@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::relay::{Relay, facts_of};
-use super::{descriptor_budget, judge_upstream};
+use super::{JUDGES, descriptor_budget};
 use crate::config::{self, Change, Effect, Env, Finding, Loaded};
 use crate::http::{ConfigFacts, LastReload};
 use crate::telemetry::events;
@@ -14,7 +14,7 @@ use crate::telemetry::logging::LogGuard;
 /// What came of it.
 #[derive(Debug)]
 pub(super) struct Reloaded {
-    /// One of [`labels::RELOADS`](crate::telemetry::labels::RELOADS).
+    /// One of [`labels::CONFIG_RELOADS`](crate::telemetry::labels::CONFIG_RELOADS).
     pub(super) result: &'static str,
     /// What differs, applied or not.
     pub(super) changes: Vec<Change>,
@@ -77,7 +77,7 @@ impl Reloader {
     pub(super) async fn reload(&mut self, relay: &Relay, log: Option<&LogGuard>, by: &'static str) -> Reloaded {
         self.files = self.stamps();
         self.changing = false;
-        let reloaded = match self.running.again(&Env::of_process(), &judge_upstream) {
+        let reloaded = match self.running.again(&Env::of_process(), JUDGES) {
             Ok(new) => self.take(new, relay, log, by).await,
             Err(problems) => rejected("invalid", Vec::new(), problems.to_string()),
         };
@@ -102,7 +102,7 @@ impl Reloader {
             return rejected("refused", changes, text);
         }
         let mut warnings = config::overridden(&self.running, &new);
-        let kept = if fixed.is_empty() { Ok(new) } else { new.keeping(&self.running, &fixed, &judge_upstream) };
+        let kept = if fixed.is_empty() { Ok(new) } else { new.keeping(&self.running, &fixed, JUDGES) };
         let mut next = match kept {
             Ok(next) => next,
             Err(problems) => {

@@ -9,12 +9,13 @@ use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use super::address::ListenAddr;
-use super::file::{CircuitBreakerSection, File, LogSection, RateLimitSection, RawStrategy, RetrySection, SecuritySection};
+use super::file::{CircuitBreakerSection, File, LogSection, RateLimitSection, RetrySection, SecuritySection};
 use super::finding::{Finding, Origin, place, quoted};
+use super::routing::{Routing, strategy};
 use super::scalar::Span;
 use super::settings::*;
 use super::tokens::{self, Placed};
-use super::{UpstreamJudge, network, tree};
+use super::{FilesJudge, Objection, UpstreamJudge, doors, network, tree};
 
 /// What judging needs beside the file itself.
 pub(super) struct Facts<'a> {
@@ -41,10 +42,13 @@ pub(super) struct Checked {
     pub(super) warnings: Vec<Finding>,
 }
 
-/// Judges `file`.
-pub(super) fn check(file: File, facts: Facts<'_>) -> Checked {
+/// Judges `file`, and with `files` what it names.
+pub(super) fn check(file: File, facts: Facts<'_>, files: &FilesJudge<'_>) -> Checked {
     let mut check = Check { facts, errors: Vec::new(), warnings: Vec::new() };
     let config = check.config(file);
+    for Objection { key, text, fatal } in files(&config) {
+        if fatal { check.error(&key, text) } else { check.warn(&key, text) }
+    }
     Checked { config, errors: check.errors, warnings: check.warnings }
 }
 
@@ -53,7 +57,8 @@ pub(super) fn resolve(base: &Path, origin: &Origin, key: &str, path: &str) -> Pa
     if origin.contains_key(key) { path.into() } else { base.join(path) }
 }
 
-struct Check<'a> {
+/// The judgement so far.
+pub(super) struct Check<'a> {
     facts: Facts<'a>,
     errors: Vec<Finding>,
     warnings: Vec<Finding>,
@@ -64,45 +69,52 @@ impl Check<'_> {
         place(self.facts.origin, path)
     }
 
-    fn error(&mut self, path: &str, text: impl Into<String>) {
+    pub(super) fn error(&mut self, path: &str, text: impl Into<String>) {
         self.errors.push(Finding::new(self.at(path), text));
     }
 
-    fn warn(&mut self, path: &str, text: impl Into<String>) {
+    pub(super) fn warn(&mut self, path: &str, text: impl Into<String>) {
         self.warnings.push(Finding::new(self.at(path), text));
     }
 
     /// Whether none of the keys (or what holds them) was wrong already.
-    fn intact(&self, keys: &[&str]) -> bool {
+    pub(super) fn intact(&self, keys: &[&str]) -> bool {
         let within = |key: &str, bad: &str| key == bad || key.strip_prefix(bad).is_some_and(|rest| rest.starts_with('.'));
         !keys.iter().any(|key| self.facts.bad.iter().any(|bad| within(key, bad)))
     }
 
-    fn given(&self, path: &str) -> bool {
+    pub(super) fn given(&self, path: &str) -> bool {
         tree::get(self.facts.given, path).is_some()
     }
 
     fn config(&mut self, file: File) -> Config {
-        let listen = self.address("listen_addr", &file.listen_addr).unwrap_or(ListenAddr { host: None, port: 0 });
-        let http = if file.http_addr.is_empty() { None } else { self.address("http_addr", &file.http_addr) };
-        self.listeners(listen, http);
-        let admin = self.admin(&file, listen, http);
+        let doors::Doors { listen, listen_tls, listeners, http, http_tls, files } = doors::check(self, &file);
+        let admin = self.admin(
+            &file,
+            &[Some(listen), http].into_iter().flatten().chain(listeners.iter().map(|door| door.address)).collect::<Vec<_>>(),
+        );
         let http_allowed_networks = self.networks("http_allowed_networks", &file.http_allowed_networks);
         let workers = if file.workers == 0 { self.facts.cores.clamp(1, 1024) } else { size(file.workers) };
         let timeouts = timeouts(&file);
         let retry = self.retry(&file.retry, timeouts.dial);
-        let security = self.security(&file.security);
-        let upstreams = self.upstreams(&file, &security.upstream_allowed_networks);
-        self.not_in_this_version(&file, upstreams.len());
+        let security = self.security(&file.security, files);
+        let (upstreams, routes) = self.upstreams(&file, &security.upstream_allowed_networks);
+        self.not_in_this_version(&file);
         Config {
             listen,
+            listen_tls,
+            listeners,
             http,
+            http_tls,
             http_allowed_networks,
             admin,
             workers,
             upstreams,
-            strategy: Strategy::RoundRobin,
+            strategy: strategy(file.upstream_strategy),
+            hash_load_factor: Some(file.upstream_hash_load_factor).filter(|&factor| factor > 0.0),
+            routes,
             upstream_max_dialing: size(file.upstream_max_dialing),
+            upstream_ca_file: self.path("upstream_tls.ca_file", &file.upstream_tls.ca_file),
             forward_query: file.forward_query.clone(),
             timeouts,
             buffers: self.buffers(&file),
@@ -124,21 +136,17 @@ impl Check<'_> {
         }
     }
 
-    fn address(&mut self, key: &str, text: &str) -> Option<ListenAddr> {
+    pub(super) fn address(&mut self, key: &str, text: &str) -> Option<ListenAddr> {
         let address = text.trim().parse::<ListenAddr>();
         address.map_err(|reason| self.error(key, format!("found {}; {reason}", quoted(text)))).ok()
     }
 
-    fn listeners(&mut self, listen: ListenAddr, http: Option<ListenAddr>) {
-        if http.is_some_and(|http| http.collides(&listen)) {
-            self.error(
-                "http_addr",
-                format!("takes the same port as listen_addr ({listen}); expected another port, or \"\" for no HTTP"),
-            );
-        }
+    /// A path that `key` names; none where it is empty.
+    pub(super) fn path(&self, key: &str, path: &str) -> Option<PathBuf> {
+        (!path.is_empty()).then(|| resolve(self.facts.base, self.facts.origin, key, path))
     }
 
-    fn admin(&mut self, file: &File, listen: ListenAddr, http: Option<ListenAddr>) -> Admin {
+    fn admin(&mut self, file: &File, others: &[ListenAddr]) -> Admin {
         let token = file.security.admin_token.expose();
         if token.chars().any(|c| !c.is_ascii_graphic()) {
             self.error(
@@ -156,15 +164,12 @@ impl Check<'_> {
                 format!("{bound} is no loopback address; expected \"127.0.0.1:{}\", or a security.admin_token", bound.port);
             self.error("admin_addr", text);
         }
-        if listen.collides(&bound) || http.is_some_and(|http| http.collides(&bound)) {
+        if others.iter().any(|other| other.collides(&bound)) {
             if !self.given("admin_addr") {
-                self.warn(
-                    "admin_addr",
-                    format!("its default, {bound}, is taken by listen_addr or http_addr: there is no /admin"),
-                );
+                self.warn("admin_addr", format!("its default, {bound}, is taken by another address of ours: there is no /admin"));
                 return Admin { address: None, token };
             }
-            self.error("admin_addr", "takes the port of listen_addr or http_addr; expected another port, or \"\" for no /admin");
+            self.error("admin_addr", "takes the port of another address of ours; expected another port, or \"\" for no /admin");
         }
         Admin { address, token }
     }
@@ -192,52 +197,27 @@ impl Check<'_> {
         networks
     }
 
-    fn upstreams(&mut self, file: &File, allowed: &[IpNetwork]) -> Vec<Upstream> {
-        let one = file.upstream.iter().map(|url| ("upstream".to_owned(), url, 1));
-        let several = file.upstreams.iter().flatten().enumerate();
-        let several = several.map(|(index, upstream)| (format!("upstreams[{index}].url"), &upstream.url, upstream.weight));
-        let mut upstreams: Vec<Upstream> = Vec::new();
-        for (path, url, weight) in one.chain(several) {
-            let url = url.expose().trim();
-            let verdict = if url.is_empty() {
-                Err("is empty; expected \"rtmp://host[:port][/app]\"".into())
-            } else {
-                (self.facts.judge)(url, allowed)
-            };
-            if let Err(reason) = verdict {
-                self.error(&path, reason);
-            } else if upstreams.iter().any(|other| other.url == url) {
-                self.error(&path, "is an upstream that stands further up already; give that one a higher weight");
-            }
-            upstreams.push(Upstream { url: url.to_owned(), weight: narrow(weight) });
+    fn upstreams(&mut self, file: &File, allowed: &[IpNetwork]) -> (Vec<Upstream>, Vec<Route>) {
+        let (judge, intact) = (self.facts.judge, self.intact(&["upstream", "upstreams"]));
+        let Routing { mut upstreams, routes, errors, warnings } = Routing::judge(file, intact, |url| judge(url, allowed));
+        errors.into_iter().for_each(|(path, text)| self.error(&path, text));
+        warnings.into_iter().for_each(|(path, text)| self.warn(&path, text));
+        for file in upstreams.iter_mut().filter_map(|upstream| upstream.ca_file.as_mut()) {
+            *file = resolve(self.facts.base, self.facts.origin, "upstreams", &file.to_string_lossy());
         }
-        if upstreams.is_empty() && self.intact(&["upstream", "upstreams"]) {
+        if upstreams.is_empty() && file.upstreams.is_none() && intact {
             self.error(
                 "upstream",
                 "is missing: where should streams go? expected \"rtmp://host[:port][/app]\" here or in the variable UPSTREAM",
             );
         }
-        upstreams
+        (upstreams, routes)
     }
 
     /// Keys of the plan that this version cannot fulfil: said, never ignored.
-    fn not_in_this_version(&mut self, file: &File, upstreams: usize) {
-        let strategy = file.upstream_strategy;
-        if strategy != RawStrategy::RoundRobin && upstreams > 1 {
-            self.error("upstream_strategy", "is not in this version; expected \"round_robin\"");
-        } else if strategy != RawStrategy::RoundRobin {
-            self.warn("upstream_strategy", "is not in this version; with one upstream that changes nothing");
-        }
+    fn not_in_this_version(&mut self, file: &File) {
         if file.upstream_health_check.enabled {
             self.warn("upstream_health_check.enabled", "health checks are not in this version and have no effect yet");
-        }
-        if file.security.tls_enabled {
-            let text = "this version does not terminate TLS: clients cannot connect by rtmps://; expected false, with TLS terminated in front of the relay if it is needed";
-            self.error("security.tls_enabled", text);
-        }
-        let unused = [("security.tls_cert", &file.security.tls_cert), ("security.tls_key", &file.security.tls_key)];
-        for (key, _) in unused.into_iter().filter(|(_, path)| !path.is_empty() && !file.security.tls_enabled) {
-            self.warn(key, "is not used: this version does not terminate TLS");
         }
     }
 
@@ -256,7 +236,7 @@ impl Check<'_> {
         buffers
     }
 
-    fn security(&mut self, section: &SecuritySection) -> Security {
+    fn security(&mut self, section: &SecuritySection, tls: Option<ServerTls>) -> Security {
         let plain = section.auth_tokens.iter().cloned().enumerate();
         let placed = plain.map(|(index, token)| (self.at(&format!("security.auth_tokens[{index}]")), token.detailed()));
         let judged = tokens::judge(placed.chain(self.facts.more_tokens.clone()).collect());
@@ -276,6 +256,7 @@ impl Check<'_> {
             allowed_clients: self.networks("security.allowed_clients", &section.allowed_clients),
             denied_clients: self.networks("security.denied_clients", &section.denied_clients),
             upstream_allowed_networks,
+            tls,
         }
     }
 

@@ -3,11 +3,13 @@
 use serde_json::json;
 
 use super::*;
-use crate::config::{Env, UpstreamJudge, load, parse};
+use crate::config::{Env, Judges, UpstreamJudge, load, parse};
 
 fn judge(_: &str, _: &[ipnetwork::IpNetwork]) -> Result<(), String> {
     Ok(())
 }
+
+const JUDGES: Judges<'static> = Judges { upstream: &judge, files: &|_| Vec::new() };
 
 fn with_env(json: Value, variables: &[(&str, &str)]) -> Loaded {
     let mut json = json;
@@ -74,7 +76,7 @@ fn tokens_that_changed_in_their_own_file_are_a_change() {
     std::fs::write(&config, text).unwrap();
     let load = |tokens: &str| {
         std::fs::write(&file, tokens).unwrap();
-        load(Some(&config), &Env::empty(), &judge).unwrap()
+        load(Some(&config), &Env::empty(), JUDGES).unwrap()
     };
     let (old, same, new) = (load("hush1\n"), load("hush1"), load("hush1\nhush2\n"));
     assert_eq!(diff(&old, &same), []);
@@ -128,12 +130,12 @@ fn a_view_survives_the_wire_and_compares_only_under_its_nonce() {
 fn what_cannot_change_is_kept_and_the_rest_is_judged_again() {
     let running = loaded(json!({ "listen_addr": ":1935", "workers": 3, "idle_timeout": "30s" }));
     let new = loaded(json!({ "listen_addr": ":1936", "idle_timeout": "1m" }));
-    let kept = new.keeping(&running, &["listen_addr", "workers"], &judge).unwrap();
+    let kept = new.keeping(&running, &["listen_addr", "workers"], JUDGES).unwrap();
     assert_eq!((kept.config.listen, kept.config.workers), (running.config.listen, 3));
     assert_eq!(kept.config.timeouts.idle, new.config.timeouts.idle);
     assert_eq!(diff(&running, &kept).len(), 1);
     let clash = loaded(json!({ "http_addr": ":9", "listen_addr": ":10" }));
     let running = loaded(json!({ "listen_addr": ":9" }));
-    let problems = clash.keeping(&running, &["listen_addr"], &judge).unwrap_err();
+    let problems = clash.keeping(&running, &["listen_addr"], JUDGES).unwrap_err();
     assert!(problems.to_string().contains("http_addr: takes the same port"), "{problems}");
 }

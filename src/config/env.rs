@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::finding::{Finding, Origin};
-use super::schema::{Key, alternatives, keys, nearest, sections};
+use super::schema::{Key, alternatives, keys, nearest, properties, sections};
 use super::{read_text, tree};
 
 /// Variables as they were at one time. Holds secrets: neither printable nor comparable.
@@ -207,7 +207,9 @@ fn list(node: &Value, types: &[&str], text: &str) -> Result<Value, String> {
     }
     let item = node.get("items").unwrap_or(&Value::Null);
     if item.get("type").and_then(Value::as_str) == Some("object") {
-        return Err("expected a JSON list of objects, such as [{\"url\": \"rtmp://origin.example.com/live\"}]".into());
+        let url = properties(item).is_some_and(|known| known.contains_key("url"));
+        let such = if url { ", such as [{\"url\": \"rtmp://origin.example.com/live\"}]" } else { ": [{...}]" };
+        return Err(format!("expected a JSON list of objects{such}"));
     }
     // `forward_query`: "all" and "none" are words, everything else is a list.
     if types.contains(&"string") && matches!(text, "all" | "none") {

@@ -4,13 +4,16 @@
 //! `Default` is the only place of a default. The comment of a field is its description in the schema.
 
 mod operation;
+mod upstreams;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::scalar::{RawToken, Span};
 use super::secret::Hidden;
-use super::settings::{ForwardQuery, LogFormat, LogLevel, StreamNames};
+use super::settings::{ForwardQuery, LogFormat, LogLevel, StreamNames, Tls};
+
+pub(super) use upstreams::{HealthCheckSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream};
 
 pub(super) use operation::{DrainSection, ReloadSection};
 
@@ -21,8 +24,12 @@ pub(super) use operation::{DrainSection, ReloadSection};
 pub(super) struct File {
     /// Address for clients. ":1935" is every address of the machine, v4 and v6.
     pub(super) listen_addr: String,
+    /// Further addresses for clients, as [{"addr": ":443", "tls": "only"}].
+    pub(super) listeners: Vec<RawListener>,
     /// Address for /status, /metrics, /health and /ready. "" turns HTTP off.
     pub(super) http_addr: String,
+    /// Whether http_addr is served by TLS, with the certificate of security.tls_cert.
+    pub(super) http_tls: bool,
     /// Networks that may ask for /status and /metrics. Empty: everyone who can reach http_addr.
     pub(super) http_allowed_networks: Vec<String>,
     /// Address for /admin, which changes things. A loopback address, unless security.admin_token is set. "" turns it off.
@@ -38,11 +45,18 @@ pub(super) struct File {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<RawUpstream>", extend("writeOnly" = true))]
     pub(super) upstreams: Option<Vec<RawUpstream>>,
-    /// How one of several upstreams is chosen. This version knows round_robin, by weight.
+    /// How one of several upstreams is chosen. round_robin: in turn; random; least_connections: where this relay has the fewest sessions; consistent_hash: by the stream's name; failover: the first that works. All but failover heed weights. A player always goes first to the upstream where this relay has its stream live.
     pub(super) upstream_strategy: RawStrategy,
+    /// For consistent_hash: a publisher goes on to the next upstream where its own has more than so many times its share of this relay's sessions. 0: no such bound, so that several relays agree on the upstream of a stream; else 1 or more.
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub(super) upstream_hash_load_factor: f64,
+    /// Which streams go to which upstreams; the first that matches counts, and a stream that none matches is refused. Empty: all streams go to all upstreams.
+    pub(super) routes: Vec<RawRoute>,
     /// Dials that may be in progress to one upstream at the same time; more wait their turn.
     #[schemars(range(min = 1, max = 10000))]
     pub(super) upstream_max_dialing: u64,
+    /// TLS to upstreams whose URL begins rtmps:// or rtsps://.
+    pub(super) upstream_tls: UpstreamTlsSection,
     /// Which of the client's own query arguments go to the upstream (the token never does): "all", "none", or a list of keys.
     pub(super) forward_query: ForwardQuery,
     /// A publisher that sends nothing for so long is closed.
@@ -101,14 +115,19 @@ impl Default for File {
     fn default() -> Self {
         Self {
             listen_addr: ":1935".into(),
+            listeners: Vec::new(),
             http_addr: ":8080".into(),
+            http_tls: false,
             http_allowed_networks: Vec::new(),
             admin_addr: "127.0.0.1:8081".into(),
             workers: 0,
             upstream: None,
             upstreams: None,
             upstream_strategy: RawStrategy::RoundRobin,
+            upstream_hash_load_factor: 0.0,
+            routes: Vec::new(),
             upstream_max_dialing: 64,
+            upstream_tls: UpstreamTlsSection::default(),
             forward_query: ForwardQuery::All,
             idle_timeout: Span::secs(30),
             player_idle_timeout: Span::secs(0),
@@ -137,28 +156,23 @@ impl Default for File {
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RawUpstream {
-    /// As `upstream`.
-    pub(super) url: Hidden,
-    /// Its share of new sessions next to the others'.
-    #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 1000))]
-    pub(super) weight: u64,
+pub(super) struct RawListener {
+    /// As listen_addr.
+    pub(super) addr: String,
+    /// What must be spoken there: off, plain; only, TLS; optional, either, as the first byte tells.
+    #[serde(default = "only")]
+    pub(super) tls: Tls,
 }
 
-fn one() -> u64 {
-    1
+fn only() -> Tls {
+    Tls::Only
 }
 
-// All five words are known, so that a slip of the pen is told from what is still to come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum RawStrategy {
-    RoundRobin,
-    Random,
-    LeastConnections,
-    ConsistentHash,
-    Failover,
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct UpstreamTlsSection {
+    /// PEM file of the authorities that may sign an upstream's certificate, or of the certificate itself. "": those that this machine trusts.
+    pub(super) ca_file: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -223,12 +237,16 @@ pub(super) struct SecuritySection {
     pub(super) admin_token: Hidden,
     /// Whether a reload ends the sessions whose token it has removed.
     pub(super) revoke_live: bool,
-    /// TLS for clients. Not in this version: must be false.
+    /// Whether clients must speak TLS at listen_addr (rtmps://).
     pub(super) tls_enabled: bool,
-    /// Certificate file. Not used in this version.
+    /// Whether they may also speak plain there: the first byte tells.
+    pub(super) tls_allow_plain: bool,
+    /// PEM file of the certificate, followed by its intermediates. Read again when it changes.
     pub(super) tls_cert: String,
-    /// Key file. Not used in this version.
+    /// PEM file of the certificate's private key, without passphrase. Read again when it changes.
     pub(super) tls_key: String,
+    /// PEM file of authorities: a client that speaks TLS must then show a certificate that one of them signed. "": none is asked for.
+    pub(super) tls_client_ca: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -325,25 +343,6 @@ impl Default for RetrySection {
             jitter_fraction: 0.1,
             total_timeout: Span::secs(20),
         }
-    }
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct HealthCheckSection {
-    /// Whether upstreams are checked. Has no effect in this version.
-    pub(super) enabled: bool,
-    /// Seconds between two checks.
-    #[schemars(range(min = 0.1, max = 86400.0))]
-    pub(super) interval_sec: f64,
-    /// Seconds that one check may take.
-    #[schemars(range(min = 0.1, max = 3600.0))]
-    pub(super) timeout_sec: f64,
-}
-
-impl Default for HealthCheckSection {
-    fn default() -> Self {
-        Self { enabled: false, interval_sec: 10.0, timeout_sec: 5.0 }
     }
 }
 

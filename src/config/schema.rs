@@ -121,7 +121,15 @@ mod tests {
         assert!(keys().len() > 50);
         for key in keys() {
             assert!(!key.description.is_empty(), "{} has no description", key.path);
-            let needed = ["upstream", "upstreams", "upstreams[].url", "security.auth_tokens[].token"];
+            let needed = [
+                "upstream",
+                "upstreams",
+                "upstreams[].url",
+                "listeners[].addr",
+                "routes[].upstreams",
+                "routes[].strategy",
+                "security.auth_tokens[].token",
+            ];
             assert_eq!(key.default.is_none(), needed.contains(&key.path.as_str()), "default of {}", key.path);
         }
     }

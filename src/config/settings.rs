@@ -13,16 +13,24 @@ use serde::{Deserialize, Serialize};
 use super::address::ListenAddr;
 
 mod operation;
+mod upstreams;
 
 pub use operation::{Admin, Drain, Reload};
+pub use upstreams::{Match, Route, Strategy, Upstream};
 
 /// The whole configuration. Two that are equal ask for the same behaviour; `Debug` prints no secret.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Where clients connect.
     pub listen: ListenAddr,
+    /// What they must speak there.
+    pub listen_tls: Tls,
+    /// Where they may connect besides.
+    pub listeners: Vec<Listen>,
     /// Where /status, /metrics and their siblings answer; `None` turns HTTP off.
     pub http: Option<ListenAddr>,
+    /// Whether that is served by TLS.
+    pub http_tls: bool,
     /// Networks that may ask for /status and /metrics; empty lets everyone.
     pub http_allowed_networks: Vec<IpNetwork>,
     /// The door of operators.
@@ -31,10 +39,17 @@ pub struct Config {
     pub workers: usize,
     /// Where streams go; never empty.
     pub upstreams: Vec<Upstream>,
-    /// How one of several upstreams is chosen.
+    /// How one of several upstreams is chosen, where no route says otherwise.
     pub strategy: Strategy,
+    /// How many times its share of sessions an upstream may have before a publisher of `ConsistentHash` goes on, at least 1;
+    /// `None` sets no such bound.
+    pub hash_load_factor: Option<f64>,
+    /// Which streams go to which upstreams, the first that matches; empty sends all to all.
+    pub routes: Vec<Route>,
     /// Dials in progress to one target at the same time, at least 1.
     pub upstream_max_dialing: usize,
+    /// Authorities for upstreams that name none themselves; `None`: those of this machine.
+    pub upstream_ca_file: Option<PathBuf>,
     /// Which of the client's own query arguments travel on.
     pub forward_query: ForwardQuery,
     /// Every deadline.
@@ -65,26 +80,22 @@ pub struct Config {
     pub log: Log,
 }
 
-/// One place streams go to.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Upstream {
-    /// The URL as written. A secret: it may hold credentials and a stream key.
-    pub url: String,
-    /// Its share of new sessions next to the others', 1 to 1000.
-    pub weight: u32,
-}
-
-impl fmt::Debug for Upstream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream").field("url", &"(hidden)").field("weight", &self.weight).finish()
+impl Config {
+    /// Every address for clients, with its key and what must be spoken there.
+    pub fn doors(&self) -> impl Iterator<Item = (String, ListenAddr, Tls)> {
+        let first = ("listen_addr".to_owned(), self.listen, self.listen_tls);
+        let others = self.listeners.iter().enumerate();
+        std::iter::once(first).chain(others.map(|(index, door)| (format!("listeners[{index}].addr"), door.address, door.tls)))
     }
 }
 
-/// How one of several upstreams is chosen for a new session.
+/// A further address for clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strategy {
-    /// In turn, by weight.
-    RoundRobin,
+pub struct Listen {
+    /// The address.
+    pub address: ListenAddr,
+    /// What must be spoken there.
+    pub tls: Tls,
 }
 
 /// Which of the client's own query arguments are forwarded to the upstream.
@@ -156,6 +167,17 @@ pub enum Tls {
     Optional,
 }
 
+impl Tls {
+    /// The word of the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Only => "only",
+            Self::Optional => "optional",
+        }
+    }
+}
+
 /// The files of TLS for clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerTls {
@@ -180,6 +202,8 @@ pub struct Security {
     pub denied_clients: Vec<IpNetwork>,
     /// Non-public networks in which an upstream may stand.
     pub upstream_allowed_networks: Vec<IpNetwork>,
+    /// What TLS for clients, or for HTTP, is done with; there if any address asks for it.
+    pub tls: Option<ServerTls>,
 }
 
 /// One token and what it opens.

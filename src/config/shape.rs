@@ -195,7 +195,14 @@ fn mismatch(node: &Value, value: &Value, at: &Place) -> String {
     if is_duration(node) && value.is_number() {
         return format!("found {found}, a number without a unit; write \"{value}s\" for seconds, or \"20ms\", \"5m\", \"1h30m\"");
     }
-    format!("found {found}; expected {}", form(node, &at.path))
+    format!("found {found}; expected {}{}", form(node, &at.path), meant(node, value))
+}
+
+/// The one of a few words that was probably meant.
+fn meant(node: &Value, value: &Value) -> String {
+    let words: Vec<&str> = alternatives(node).filter_map(words).flatten().collect();
+    let near = value.as_str().and_then(|text| nearest(text, words.into_iter()));
+    near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default()
 }
 
 /// What may be written at `path`.

@@ -16,7 +16,7 @@ use super::*;
 use crate::admission::{Permit, RateLimiter, Refusal, Supervisor, Tally, rate_limiter, supervisor};
 use crate::config::{CircuitBreaker, ConnectionLimit, RateLimit};
 use crate::telemetry::{MetricsCollector, SessionCell, SessionId, State, Telemetry, WorkerTraffic, collector, labels};
-use crate::upstream::{DialError, TargetId, UpstreamBreaker, breaker};
+use crate::upstream::{DialError, NoRoute, TargetId, UpstreamBreaker, breaker};
 
 const TARGET: &str = "rtmp://origin.example:1935/live";
 
@@ -28,6 +28,20 @@ struct House {
     collector: Addr<MetricsCollector>,
     upstream_down: Arc<Mutex<Option<String>>>,
     permits: Vec<Permit>,
+}
+
+/// What /status says of the certificate.
+fn certificate() -> tls::Standing {
+    tls::Standing {
+        certificate: tls::Certificate {
+            names: vec!["relay.example.com".into()],
+            not_before: SystemTime::UNIX_EPOCH,
+            not_after: SystemTime::UNIX_EPOCH,
+        },
+        loaded_at: SystemTime::UNIX_EPOCH,
+        last_error: Some("the file key.pem does not exist".into()),
+        client_certificates: false,
+    }
 }
 
 /// Stands for a ConnectionActor.
@@ -100,13 +114,14 @@ impl House {
             collector: collector.clone().recipient(),
             readiness,
             listener: Arc::new(|| ListenerFacts {
-                addresses: vec!["[::]:1935".parse().unwrap()],
+                doors: vec![("[::]:1935".parse().unwrap(), "only")],
+                tls: Some(Arc::new(certificate())),
                 accepting: true,
                 open_sockets: 1,
                 hard_cap: 1064,
             }),
             buffers: Arc::new(BufferFacts::default),
-            upstreams: Arc::new(|| vec![UpstreamFacts { target: TARGET.into(), weight: 1 }]),
+            upstreams: Arc::new(|| vec![UpstreamFacts { target: TARGET.into(), weight: 1, tls: "off" }]),
             config: Arc::new(|| ConfigFacts {
                 source: "relay.json".into(),
                 hash: "0123456789abcdef".into(),
@@ -140,7 +155,7 @@ impl House {
 
     fn serve(&self, allowed: &[&str]) -> Served {
         let allowed = allowed.iter().map(|net| net.parse().unwrap()).collect();
-        serve(free_port(), &Settings { allowed }, self.sources.clone()).unwrap()
+        serve(free_port(), &Settings { allowed, tls: None }, self.sources.clone()).unwrap()
     }
 
     /// `/status` without the socket, and with less patience.
@@ -350,7 +365,7 @@ fn free_port() -> TcpListener {
 #[actix::test]
 async fn every_address_is_served_where_no_host_is_named() {
     let house = House::new();
-    let settings = Settings { allowed: vec!["127.0.0.1/32".parse().unwrap()] };
+    let settings = Settings { allowed: vec!["127.0.0.1/32".parse().unwrap()], tls: None };
     let every = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0")).unwrap();
     every.set_nonblocking(true).unwrap();
     let served = serve(every, &settings, house.sources.clone()).unwrap();
@@ -373,7 +388,7 @@ async fn the_server_is_gone_once_it_was_stopped() {
 
 #[test]
 fn every_refusal_and_kind_of_failed_dial_shows_its_zero() {
-    assert!(Refusal::REASONS.iter().all(|reason| labels::REJECTIONS.contains(reason)));
+    assert!(Refusal::REASONS.iter().chain(&NoRoute::REASONS).all(|reason| labels::REJECTIONS.contains(reason)));
     let address = SocketAddr::from(([192, 0, 2, 1], 1935));
     let error = || std::io::Error::other("");
     let kinds = [
@@ -423,7 +438,7 @@ fn label_words(metrics: &str, name: &str) -> String {
             }
         }
     }
-    let open = |label: &str| name.contains("_http_") || ["target", "version"].contains(&label);
+    let open = |label: &str| name.contains("_http_") || ["target", "upstream", "version"].contains(&label);
     let words = |(label, values): &(String, Vec<String>)| {
         if open(label) { format!("`{label}`") } else { format!("`{label}`: {}", values.join(", ")) }
     };

@@ -186,6 +186,13 @@ impl StreamName {
         Ok(Self { app: Part::parse(app), stream: Part::parse(stream) })
     }
 
+    /// The host that the client means, in small letters: a `vhost` argument (as SRS has it) of stream or app, else the host of
+    /// `url`, its tcUrl or request URI. Empty where there is none.
+    pub fn vhost(&self, url: &[u8]) -> Vec<u8> {
+        let argument = |part: &Part| part.query.iter().find(|(key, _)| *key == b"vhost").map(|(_, value)| value.to_vec());
+        argument(&self.stream).or_else(|| argument(&self.app)).unwrap_or_else(|| host(url).to_vec()).to_ascii_lowercase()
+    }
+
     /// The one identity of the stream: the joined path, split at its last `/`. A path of one segment is the app when it
     /// came as the app, else the stream.
     ///
@@ -208,6 +215,18 @@ impl StreamName {
             }
         }
         Ok(identity)
+    }
+}
+
+/// The host of `scheme://user@host:port/...`, without brackets.
+fn host(url: &[u8]) -> &[u8] {
+    let Some(at) = url.windows(3).position(|three| three == b"://") else { return b"" };
+    let rest = &url[at + 3..];
+    let authority = &rest[..rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len())];
+    let host = &authority[authority.iter().rposition(|&b| b == b'@').map_or(0, |at| at + 1)..];
+    match host.strip_prefix(b"[") {
+        Some(inside) => &inside[..inside.iter().position(|&b| b == b']').unwrap_or(inside.len())],
+        None => &host[..host.iter().position(|&b| b == b':').unwrap_or(host.len())],
     }
 }
 
@@ -267,6 +286,22 @@ mod tests {
     fn a_lone_segment_is_what_it_came_as() {
         assert_eq!(identity("live", ""), Ok(("live".into(), String::new())));
         assert_eq!(identity("", "cam"), Ok((String::new(), "cam".into())));
+    }
+
+    #[test]
+    fn the_host_comes_from_the_url_unless_an_argument_names_one() {
+        let vhost = |app: &str, stream: &str, url: &str| {
+            let name = StreamName::parse(app.as_bytes(), stream.as_bytes()).expect("a name");
+            String::from_utf8(name.vhost(url.as_bytes())).expect("text")
+        };
+        assert_eq!(vhost("live", "cam", "rtmp://Relay.Example.com:1935/live"), "relay.example.com");
+        assert_eq!(vhost("live", "cam", "rtsp://user:p@ss@[2001:DB8::1]:8554/live"), "2001:db8::1");
+        assert_eq!(vhost("live?vhost=A.example", "cam", "rtmp://b.example/live"), "a.example");
+        assert_eq!(vhost("live?vhost=a", "cam?vhost=c", "rtmp://b.example"), "c");
+        for url in ["", "live", "rtmp://", "://?", "rtmp://[::1", "rtmp://@:"] {
+            let host = vhost("live", "cam", url);
+            assert!(host.is_empty() || host == "::1", "{url}: {host}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! ours.
 
 use std::rc::Rc;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use actix::Recipient;
@@ -24,12 +24,12 @@ use super::worker::Worker;
 use super::{Door, Shared};
 use crate::admission::supervisor::Kick;
 use crate::admission::{AuthError, Granted, Permit, Refusal};
-use crate::protocol::name::{Action, NameError, Names, StreamName};
+use crate::protocol::name::{Action, Identity, NameError, Names, StreamName};
 use crate::protocol::rtmp::joiner::{Joiner, Start, StreamIds};
 use crate::protocol::rtmp::replay::Renamer;
 use crate::protocol::rtmp::server::Request;
 use crate::telemetry::{SessionCell, State};
-use crate::upstream::{CircuitPermit, Connected, Link, Seek, SeekError, Target};
+use crate::upstream::{Ask, CircuitPermit, Connected, Family, Link, Load, NoRoute, Publication, Seek, SeekError, Target};
 
 /// Most that a low-water mark asks for, bytes; below half of the smallest usual receive buffer.
 const MAX_MARK: u32 = 48 * 1024;
@@ -143,6 +143,8 @@ async fn turn_away(place: &Place, tcp: TcpStream, refusal: Refusal) -> Outcome {
 /// What an authorised client wants.
 pub(super) struct Wish {
     pub(super) name: StreamName,
+    /// What every room calls the stream by.
+    pub(super) identity: Identity,
     pub(super) granted: Granted,
 }
 
@@ -165,7 +167,7 @@ fn judge(place: &Place, request: &Request) -> Result<Wish, Denial> {
     if let Err(refusal) = place.shared.gate.still_good(granted.token) {
         return Err(unauthorised(place, request.action, refusal));
     }
-    Ok(Wish { name, granted })
+    Ok(Wish { name, identity, granted })
 }
 
 fn unauthorised(place: &Place, action: Action, refusal: Refusal) -> Denial {
@@ -182,6 +184,8 @@ pub(super) struct Found {
     introduction: Box<Introduction>,
     renamer: Renamer,
     names: Names,
+    load: Load,
+    publication: Option<Publication>,
 }
 
 /// Code and words for the client, and the outcome.
@@ -190,26 +194,11 @@ type NotFound = (String, String, Outcome);
 /// Walks through the candidates until one takes the publish or play.
 async fn find_upstream(place: &Place, request: &Request, wish: &Wish) -> Result<Found, NotFound> {
     let shared = &place.shared;
-    let mut seek = Seek::new(shared.routes.clone(), shared.candidates());
+    let mut seek = seek(place, request, wish)?;
     let mut report_step = report::steps(place);
     loop {
-        let link = match seek.next(&mut report_step).await {
-            Ok(link) => link,
-            Err(e) => {
-                // What policy forbids is refused; all else is the upstream's fault.
-                let forbidden = matches!(e, SeekError::Refused(_));
-                let status = if forbidden { Status::Rejected } else { Status::Error };
-                let side = if forbidden { Side::Relay } else { Side::Upstream };
-                let outcome = Outcome::new(side, e.kind(), status).because(&e);
-                let text = if forbidden {
-                    "the relay's configuration forbids this upstream, trying again will not help"
-                } else {
-                    "the upstream cannot be reached, try again later"
-                };
-                return Err((failure_code(request.action).to_owned(), text.to_owned(), outcome));
-            }
-        };
-        let Link { target, connected, permit, deadline } = link;
+        let link = seek.next(&mut report_step).await.map_err(|error| sought_in_vain(place, request, &error))?;
+        let Link { target, connected, permit, load, deadline } = link;
         report::connected(place, &target, &connected);
         let names = match target.address(&wish.name, &shared.forward) {
             Ok(names) => names,
@@ -222,7 +211,8 @@ async fn find_upstream(place: &Place, request: &Request, wish: &Wish) -> Result<
                 permit.success();
                 shared.telemetry.metrics().upstream_handshaken(introduction.handshake);
                 let introduction = Box::new(introduction);
-                return Ok(Found { target, connected, introduction, renamer, names });
+                let publication = publication(place, request, wish, &target);
+                return Ok(Found { target, connected, introduction, renamer, names, load, publication });
             }
             Err(failure) => {
                 if let Some(not_found) = failed(place, request, &target, permit, failure, seek.made()) {
@@ -232,6 +222,39 @@ async fn find_upstream(place: &Place, request: &Request, wish: &Wish) -> Result<
             }
         }
     }
+}
+
+/// Begins the search, along the routes.
+fn seek(place: &Place, request: &Request, wish: &Wish) -> Result<Seek, NotFound> {
+    let vhost = wish.name.vhost(&request.tc_url);
+    let ask = Ask { family: Family::Rtmp, action: request.action, name: &wish.identity, vhost: &vhost, lost: None };
+    place.shared.router.seek(&ask).map_err(|no_route| unrouted(place, request, no_route))
+}
+
+fn unrouted(place: &Place, request: &Request, no_route: NoRoute) -> NotFound {
+    let text = no_route.to_string();
+    report::refused(place, no_route.reason(), &text);
+    let outcome = Outcome::new(Side::Relay, no_route.reason(), Status::Rejected);
+    (refusal_code(request.action).to_owned(), text, outcome)
+}
+
+fn sought_in_vain(place: &Place, request: &Request, error: &SeekError) -> NotFound {
+    // What policy forbids is refused; all else is the upstream's fault.
+    let (side, status, text) = match error {
+        SeekError::NoRoute(no_route) => return unrouted(place, request, *no_route),
+        SeekError::Refused(_) => {
+            let text = "the relay's configuration forbids this upstream, trying again will not help";
+            (Side::Relay, Status::Rejected, text)
+        }
+        SeekError::GaveUp { .. } => (Side::Upstream, Status::Error, "the upstream cannot be reached, try again later"),
+    };
+    let outcome = Outcome::new(side, error.kind(), status).because(error);
+    (failure_code(request.action).to_owned(), text.to_owned(), outcome)
+}
+
+/// From here on players find the stream at its origin.
+fn publication(place: &Place, request: &Request, wish: &Wish, target: &Target) -> Option<Publication> {
+    (request.action == Action::Publish).then(|| place.shared.router.publish(&wish.identity, target.id))
 }
 
 /// Judges a failed introduction: `Some` where another try would end the same.
@@ -277,7 +300,7 @@ async fn switch(
     found: Found,
     permit: Permit,
 ) -> Result<Box<Relay>, Outcome> {
-    let Found { target, connected, introduction, renamer, names } = found;
+    let Found { target, connected, introduction, renamer, names, load, publication } = found;
     let Introduction { forward, parts, .. } = *introduction;
     client.take_early();
     forward.iter().for_each(|message| client.session.forward(message));
@@ -326,6 +349,7 @@ async fn switch(
         upstream_filter,
         place,
         _permit: permit,
+        _at_upstream: (load, publication),
     }))
 }
 
@@ -342,12 +366,4 @@ fn patience(shared: &Shared, action: Action) -> Patience {
 fn max_mark(stream: &TcpStream) -> u32 {
     let half = SockRef::from(stream).recv_buffer_size().unwrap_or(0) / 2;
     u32::try_from(half).unwrap_or(MAX_MARK).clamp(1, MAX_MARK)
-}
-
-impl Shared {
-    /// The targets for the next session, best first.
-    fn candidates(&self) -> Vec<Arc<Target>> {
-        let order = self.rotation.lock().unwrap_or_else(PoisonError::into_inner).candidates();
-        order.into_iter().filter_map(|id| self.targets.iter().find(|t| t.id == id).cloned()).collect()
-    }
 }

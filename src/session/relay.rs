@@ -22,6 +22,7 @@ use crate::protocol::rtmp::command::{self, Command, event, kind};
 use crate::protocol::rtmp::joiner::{JoinError, OWN_CSID};
 use crate::telemetry::State;
 use crate::tls::Stream;
+use crate::upstream::{Load, Publication};
 
 /// How long the other side may take to end once one has.
 const LINGER: Duration = Duration::from_secs(5);
@@ -57,6 +58,8 @@ pub(super) struct Relay {
     pub(super) place: Rc<Place>,
     /// The client's place among the connections.
     pub(super) _permit: Permit,
+    /// Its place at the upstream, and what makes players find its stream there.
+    pub(super) _at_upstream: (Load, Option<Publication>),
 }
 
 impl Relay {

@@ -394,7 +394,7 @@ mod tests {
         let player = Seat::new(start);
         player.start_watch(Patience { client_silent: None, both_silent: None, write: 60 * S }, start);
         let negotiating = Seat::new(start);
-        [&publisher, &player, &negotiating].map(|seat| wheel.add(seat));
+        [&publisher, &player, &negotiating].into_iter().for_each(|seat| wheel.add(seat));
         let streams = Streams::default();
         let look = |seconds| {
             wheel.look(start + seconds * S, &streams);

@@ -3,6 +3,7 @@
 //! In a log line `event` is the struct's name in small letters; a session's lines all carry `session`. Lines that a flood can
 //! cause are throttled by reason: ten a second, then one that counts. The closing line of a session that relayed never is.
 
+mod certificate;
 mod operation;
 mod service;
 mod session;
@@ -11,6 +12,7 @@ mod upstream;
 use super::Telemetry;
 use super::throttle::Summary;
 
+pub use certificate::{CertificateExpiring, CertificateLoaded, CertificateRefused};
 pub use operation::{
     AdminAction, AdminListening, AdminRefused, ConfigChanged, ConfigLoaded, ConfigRejected, ConfigReloaded, UpgradeFailed,
     UpgradeReady, UpgradeStarted,

@@ -22,7 +22,7 @@ pub(super) const PLAY: &str = "play";
 pub const ACTORS: [&str; 4] = ["supervisor", "rate_limiter", "breaker", "collector"];
 
 /// `error_type` of `rtmp_relay_upstream_errors_total`: the kinds of a failed dial, then what can go wrong behind it.
-pub const ERROR_TYPES: [&str; 14] = [
+pub const ERROR_TYPES: [&str; 22] = [
     "dns",
     "guard",
     "self",
@@ -31,6 +31,14 @@ pub const ERROR_TYPES: [&str; 14] = [
     "connect_other",
     "dial_queue",
     "local",
+    "tls_untrusted",
+    "tls_expired",
+    "tls_wrong_name",
+    "tls_certificate",
+    "tls_refused",
+    "tls_protocol",
+    "tls_closed",
+    "tls_timeout",
     "handshake",
     "handshake_timeout",
     "protocol",
@@ -45,9 +53,16 @@ pub(super) const CLOSED: &str = "closed";
 /// An upstream that went away while it relayed.
 pub(super) const LOST: &str = "lost";
 
+/// `result` of `rtmp_relay_tls_certificate_reloads_total`.
+pub const RELOADS: [&str; 2] = [LOADED, REFUSED];
+pub(super) const LOADED: &str = "loaded";
+
 /// `reason` of `rtmp_relay_rejections_total`.
-pub const REJECTIONS: [&str; 10] = [
+pub const REJECTIONS: [&str; 13] = [
     "bad_name",
+    NO_ROUTE,
+    NO_UPSTREAM_OF_FAMILY,
+    UPSTREAM_FULL,
     "denied_network",
     "network_not_allowed",
     RATE_LIMIT,
@@ -58,6 +73,9 @@ pub const REJECTIONS: [&str; 10] = [
     HARD_CAP,
     "unavailable",
 ];
+const NO_ROUTE: &str = "no_route";
+const NO_UPSTREAM_OF_FAMILY: &str = "no_upstream_of_family";
+const UPSTREAM_FULL: &str = "upstream_full";
 pub(super) const RATE_LIMIT: &str = "rate_limit";
 pub(super) const MAX_TOTAL: &str = "max_total";
 pub(super) const MAX_PER_IP: &str = "max_per_ip";
@@ -118,6 +136,14 @@ const UPSTREAM_ENDS: &[&str] = &[
     "connect_refused",
     "connect_timeout",
     "connect_other",
+    "tls_untrusted",
+    "tls_expired",
+    "tls_wrong_name",
+    "tls_certificate",
+    "tls_refused",
+    "tls_protocol",
+    "tls_closed",
+    "tls_timeout",
     "dial_queue",
     "local",
     "retry_attempts",
@@ -135,6 +161,9 @@ const RELAY_ENDS: &[&str] = &[
     "self",
     "refused",
     "bad_name",
+    NO_ROUTE,
+    NO_UPSTREAM_OF_FAMILY,
+    UPSTREAM_FULL,
     "second_publish_refused",
     "second_play_refused",
     "denied_network",
@@ -149,7 +178,7 @@ const RELAY_ENDS: &[&str] = &[
 ];
 
 /// `result` of `rtmp_relay_config_reloads_total`.
-pub const RELOADS: [&str; 4] = ["applied", "unchanged", "invalid", "refused"];
+pub const CONFIG_RELOADS: [&str; 4] = ["applied", "unchanged", "invalid", "refused"];
 
 /// `where` of `rtmp_relay_panics_total`: the rooms and actors that catch one.
 pub const PLACES: [&str; 4] = ["session", "rate_limiter", "breaker", "collector"];

@@ -43,6 +43,9 @@ pub struct Metrics {
     upstream_handshake_duration: Histogram,
     pub(super) session_setup_duration: Histogram,
     pub(super) circuit_state: IntGaugeVec,
+    pub(super) certificate_expiry: IntGauge,
+    pub(super) certificate_reloads: IntCounterVec,
+    upstream_sessions: IntGaugeVec,
     pub(super) panics: IntCounterVec,
     pub(super) config_reloads: IntCounterVec,
     pub(super) config_loaded: Gauge,
@@ -94,6 +97,9 @@ impl Metrics {
             upstream_handshake_duration: table.histogram("rtmp_relay_upstream_handshake_duration_seconds", &LATENCIES, "RTMP handshakes with upstreams that succeeded, from the connection on."),
             session_setup_duration: table.histogram("rtmp_relay_session_setup_duration_seconds", &LATENCIES, "From accept until the stream passes."),
             circuit_state: table.gauges("rtmp_relay_circuit_state", &["target"], "Circuit of each upstream: 0 = closed (dials pass), 1 = half-open, 2 = open."),
+            certificate_expiry: table.gauge("rtmp_relay_tls_certificate_expiry_timestamp_seconds", "When the certificate that clients are shown expires, seconds since 1970; 0 without TLS."),
+            certificate_reloads: table.counters("rtmp_relay_tls_certificate_reloads_total", &["result"], "Changed certificate files: loaded = served from then on, refused = cannot be used, the old one stays."),
+            upstream_sessions: table.gauges("rtmp_relay_upstream_sessions", &["upstream"], "Sessions and dials in progress at each upstream."),
             panics: table.counters("rtmp_relay_panics_total", &["where"], "Panics that were caught; each is a bug worth a report."),
             config_reloads: table.counters("rtmp_relay_config_reloads_total", &["result"], "Reloads of the configuration: applied = something changed, unchanged = nothing did, invalid = it cannot be used, refused = it needs a restart and reload.partial is false."),
             config_loaded: table.made(Gauge::new("rtmp_relay_config_last_reload_success_timestamp_seconds", "When the configuration that runs was loaded, seconds since 1970.")),
@@ -131,17 +137,26 @@ impl Metrics {
         (self.bytes_upstream.get(), self.bytes_downstream.get())
     }
 
-    /// Names the upstreams whose circuits are shown; others are forgotten, and those that stay keep what they show. At start and
-    /// at reload.
+    /// A session is, or tries to be, at the upstream with this label until the answer is dropped.
+    pub fn session_at(&self, label: &str) -> SessionAtUpstream {
+        let gauge = self.upstream_sessions.with_label_values(&[label]);
+        gauge.inc();
+        SessionAtUpstream(gauge)
+    }
+
+    /// Names the upstreams whose circuits and sessions are shown; others are forgotten, and those that stay keep what they show.
+    /// At start and at reload.
     pub fn set_targets<'a>(&self, labels: impl IntoIterator<Item = &'a str>) {
         let labels: BTreeSet<String> = labels.into_iter().map(str::to_owned).collect();
         let mut known = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         for gone in known.difference(&labels) {
             // Fails only for one that is not there.
             let _ = self.circuit_state.remove_label_values(&[gone]);
+            let _ = self.upstream_sessions.remove_label_values(&[gone]);
         }
         for new in labels.difference(&known) {
             self.circuit_state.with_label_values(&[new]).set(0);
+            self.upstream_sessions.with_label_values(&[new]).set(0);
         }
         *known = labels;
     }
@@ -187,9 +202,10 @@ impl Metrics {
         labels::STATUSES.iter().for_each(|status| drop(self.connections.with_label_values(&[status])));
         labels::REJECTIONS.iter().for_each(|reason| drop(self.rejections.with_label_values(&[reason])));
         labels::ERROR_TYPES.iter().for_each(|kind| drop(self.upstream_errors.with_label_values(&[kind])));
+        labels::RELOADS.iter().for_each(|result| drop(self.certificate_reloads.with_label_values(&[result])));
         labels::ACTORS.iter().for_each(|actor| drop(self.actor_wait.with_label_values(&[actor])));
         labels::ACTIONS.iter().for_each(|action| drop(self.streams.with_label_values(&[action])));
-        labels::RELOADS.iter().for_each(|result| drop(self.config_reloads.with_label_values(&[result])));
+        labels::CONFIG_RELOADS.iter().for_each(|result| drop(self.config_reloads.with_label_values(&[result])));
         labels::PLACES.iter().for_each(|place| drop(self.panics.with_label_values(&[place])));
         for (side, reasons) in labels::ENDINGS {
             reasons.iter().for_each(|reason| drop(self.sessions_ended.with_label_values(&[side.as_str(), reason])));
@@ -202,6 +218,16 @@ impl Metrics {
 pub struct OpenConnection(IntGauge);
 
 impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// One session at an upstream, counted until this is dropped.
+#[must_use = "the session is counted until this is dropped"]
+pub struct SessionAtUpstream(IntGauge);
+
+impl Drop for SessionAtUpstream {
     fn drop(&mut self) {
         self.0.dec();
     }

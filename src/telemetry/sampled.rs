@@ -30,6 +30,9 @@ pub(super) struct Asked<T> {
     source: Arc<Mutex<Option<Source<T>>>>,
 }
 
+/// Name, help and value of a number. Names of counters end in `_total`.
+pub(super) type Row<'a, T> = (&'a str, &'a str, fn(&T) -> f64);
+
 struct AskedRow<T> {
     desc: Desc,
     kind: MetricType,
@@ -37,9 +40,9 @@ struct AskedRow<T> {
 }
 
 impl<T: Default> Asked<T> {
-    /// Name, help and value of each; names of counters end in `_total`.
-    pub(super) fn new(rows: &[(&str, &str, fn(&T) -> f64)]) -> Self {
-        let row = |(name, help, value): &(&str, &str, fn(&T) -> f64)| AskedRow {
+    /// All of them at once, so that they are of one moment.
+    pub(super) fn new(rows: &[Row<'_, T>]) -> Self {
+        let row = |(name, help, value): &Row<'_, T>| AskedRow {
             desc: described(name, help, &[]),
             kind: if name.ends_with("_total") { MetricType::COUNTER } else { MetricType::GAUGE },
             value: *value,

@@ -59,18 +59,35 @@ impl GiveUp {
 #[derive(Debug, Clone)]
 pub struct Attempts {
     settings: Option<Retry>,
+    /// Dials there may be.
+    most: u32,
     deadline: Option<Instant>,
     made: u32,
+    /// Waits after failures.
+    waits: u32,
     not_before: Instant,
     /// The last answer of the breaker, while it is what is waited for.
     circuit: Option<Duration>,
 }
 
 impl Attempts {
-    /// Begins at `now`. `None` is one dial, without a wait.
-    pub fn new(settings: Option<Retry>, now: Instant) -> Self {
+    /// Begins at `now`. `None` is one dial of each candidate, without a wait. However few attempts there are, each of the
+    /// candidates may have one.
+    pub fn new(settings: Option<Retry>, candidates: usize, now: Instant) -> Self {
         let deadline = settings.map(|settings| now + settings.total_timeout.min(MAX_WAIT));
-        Self { settings, deadline, made: 0, not_before: now, circuit: None }
+        let candidates = u32::try_from(candidates).unwrap_or(u32::MAX);
+        let most = settings.map_or(1, |settings| settings.max_attempts.max(1)).max(candidates);
+        Self { settings, most, deadline, made: 0, waits: 0, not_before: now, circuit: None }
+    }
+
+    /// Whether there is any waiting at all.
+    pub(super) fn may_wait(&self) -> bool {
+        self.settings.is_some()
+    }
+
+    /// Enough was tried.
+    pub(super) fn exhaust(&mut self) {
+        self.most = self.made;
     }
 
     /// Dials made.
@@ -85,8 +102,7 @@ impl Attempts {
 
     /// What to do at `now`.
     pub fn next(&self, now: Instant) -> Next {
-        let max = self.settings.map_or(1, |settings| settings.max_attempts.max(1));
-        if self.made >= max {
+        if self.made >= self.most {
             return Next::GiveUp(GiveUp::Attempts { made: self.made });
         }
         let begin = self.not_before.max(now);
@@ -105,10 +121,18 @@ impl Attempts {
         self.circuit = None;
     }
 
-    /// The dial failed at `now`; `chance` is a random number in [0, 1).
-    pub fn failed(&mut self, now: Instant, chance: f64) {
-        let delay = self.settings.map_or(Duration::ZERO, |settings| backoff(&settings, self.made, chance));
+    /// The dial failed at `now`, and there is nobody else: the next may begin when the answer says. `chance` is a random
+    /// number in [0, 1).
+    pub fn failed(&mut self, now: Instant, chance: f64) -> Instant {
+        self.waits = self.waits.saturating_add(1);
+        let delay = self.settings.map_or(Duration::ZERO, |settings| backoff(&settings, self.waits, chance));
         self.not_before = now + delay;
+        self.not_before
+    }
+
+    /// Nothing is to be dialled before `then`.
+    pub(super) fn not_before(&mut self, then: Instant) {
+        self.not_before = then;
     }
 
     /// The breaker refused at `now`; this uses no attempt. `chance` spreads those who wait over a tenth of the time.
@@ -128,9 +152,9 @@ impl Attempts {
     }
 }
 
-/// The wait after the `made`th dial.
-fn backoff(settings: &Retry, made: u32, chance: f64) -> Duration {
-    let exponent = i32::try_from(made.saturating_sub(1)).unwrap_or(i32::MAX);
+/// The `number`th wait, from 1.
+fn backoff(settings: &Retry, number: u32, chance: f64) -> Duration {
+    let exponent = i32::try_from(number.saturating_sub(1)).unwrap_or(i32::MAX);
     let grown = settings.initial_delay.as_secs_f64() * settings.multiplier.max(1.0).powi(exponent);
     let bounded = grown.min(settings.max_delay.min(MAX_WAIT).as_secs_f64());
     let jitter = unit(settings.jitter_fraction) * (2.0 * unit(chance) - 1.0);

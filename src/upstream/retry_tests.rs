@@ -21,7 +21,7 @@ fn secs(seconds: u64) -> Duration {
 #[test]
 fn three_attempts_are_three_dials_with_growing_waits() {
     let start = Instant::now();
-    let mut attempts = Attempts::new(Some(SETTINGS), start);
+    let mut attempts = Attempts::new(Some(SETTINGS), 1, start);
     assert_eq!(attempts.next(start), Next::Dial(Some(secs(20))));
     attempts.dialling();
     attempts.failed(start, MIDDLE);
@@ -39,7 +39,7 @@ fn three_attempts_are_three_dials_with_growing_waits() {
 #[test]
 fn a_try_that_would_begin_too_late_is_given_up_at_once() {
     let start = Instant::now();
-    let mut attempts = Attempts::new(Some(Retry { total_timeout: secs(3), initial_delay: secs(5), ..SETTINGS }), start);
+    let mut attempts = Attempts::new(Some(Retry { total_timeout: secs(3), initial_delay: secs(5), ..SETTINGS }), 1, start);
     attempts.dialling();
     attempts.failed(start, MIDDLE);
     assert_eq!(attempts.next(start), Next::GiveUp(GiveUp::Time { made: 1, total: secs(3) }));
@@ -48,7 +48,7 @@ fn a_try_that_would_begin_too_late_is_given_up_at_once() {
 #[test]
 fn an_open_circuit_uses_no_attempt_and_is_waited_for_if_there_is_time() {
     let start = Instant::now();
-    let mut attempts = Attempts::new(Some(SETTINGS), start);
+    let mut attempts = Attempts::new(Some(SETTINGS), 1, start);
     for _ in 0..10 {
         attempts.circuit_open(start, secs(15), 0.0);
         assert_eq!(attempts.next(start), Next::Wait(secs(15)));
@@ -62,7 +62,7 @@ fn an_open_circuit_uses_no_attempt_and_is_waited_for_if_there_is_time() {
 #[test]
 fn with_retry_off_there_is_one_dial_and_no_wait() {
     let start = Instant::now();
-    let mut attempts = Attempts::new(None, start);
+    let mut attempts = Attempts::new(None, 1, start);
     assert_eq!(attempts.next(start), Next::Dial(None));
     let mut refused = attempts.clone();
     refused.circuit_open(start, Duration::from_millis(1), 0.0);
@@ -112,7 +112,7 @@ proptest! {
         };
         let start = Instant::now();
         let mut now = start;
-        let mut attempts = Attempts::new(Some(settings), start);
+        let mut attempts = Attempts::new(Some(settings), 1, start);
         let mut dials = 0;
         let mut given_up = false;
         for (fate, takes, chance) in fates {

@@ -8,21 +8,26 @@ use tokio::time::{sleep, timeout};
 use super::breaker::{Breaker, CircuitPermit};
 use super::circuit::{NotNow, Why};
 use super::dial::{Connected, DialError, Dialer};
+use super::load::{Load, Loads};
 use super::probe::Reachability;
-use super::retry::{Attempts, GiveUp, Next};
-use super::target::Target;
+use super::retry::{GiveUp, Next};
+use super::router::NoRoute;
+use super::target::{Target, TargetId};
+use super::walk::Walk;
 use crate::config::Retry;
 
 /// What every search needs. Cheap to clone; one for all workers.
 #[derive(Clone)]
-pub struct Routes {
+pub struct Means {
     /// Opens connections.
     pub dialer: Dialer,
     /// Asked before each dial.
     pub breaker: Breaker,
     /// Learns how dials end.
     pub reachability: Reachability,
-    /// None: one dial.
+    /// Counts the sessions at each target.
+    pub loads: Loads,
+    /// None: one dial of each candidate.
     pub retry: Option<Retry>,
 }
 
@@ -39,6 +44,8 @@ pub struct Link {
     pub connected: Connected,
     /// The breaker's permit.
     pub permit: CircuitPermit,
+    /// The session's place at the target: keep it as long as the session is there.
+    pub load: Load,
     /// When this try's time is over: `dial_timeout` from the look-up on, and never past `retry.total_timeout`. The
     /// handshake, up to Publish.Start or Play.Start, belongs to it.
     pub deadline: Instant,
@@ -63,7 +70,7 @@ pub enum Step<'a> {
         /// Which dial it was.
         attempt: u32,
     },
-    /// No candidate's circuit lets a dial through now; this is the one that will the soonest.
+    /// No candidate that is left in this round lets a dial through now; this is the one that will the soonest.
     NotNow(NotNow),
     /// Nothing happens for so long.
     Waiting(Duration),
@@ -83,6 +90,9 @@ pub enum SeekError {
     /// A dial that policy forbids, on every candidate: trying again would change nothing.
     #[error(transparent)]
     Refused(DialError),
+    /// There is nobody to be tried, though there was when the search began.
+    #[error(transparent)]
+    NoRoute(NoRoute),
 }
 
 impl SeekError {
@@ -91,46 +101,60 @@ impl SeekError {
         match self {
             Self::GaveUp { last: Some(error), .. } | Self::Refused(error) => error.kind(),
             Self::GaveUp { why, last: None } => why.kind(),
+            Self::NoRoute(no_route) => no_route.reason(),
         }
     }
 }
 
 /// The search of one client. Dropping it, or the future of [`Seek::next`], ends everything at once.
 pub struct Seek {
-    routes: Routes,
+    means: Means,
     began: Instant,
     candidates: Vec<Arc<Target>>,
-    attempts: Attempts,
-    /// The candidate that is next.
-    turn: usize,
+    walk: Walk,
     last: Option<DialError>,
+}
+
+/// Who can be dialled now.
+enum Ready {
+    Permitted {
+        target: Arc<Target>,
+        permit: CircuitPermit,
+        load: Load,
+    },
+    NotNow(NotNow),
+    /// Everybody who is left has as many sessions as it may have.
+    Full,
 }
 
 impl Seek {
     /// Begins now. `candidates` in the order in which they are to be tried; each failed dial moves on to the next.
-    pub fn new(routes: Routes, candidates: Vec<Arc<Target>>) -> Self {
+    pub fn new(means: Means, candidates: Vec<Arc<Target>>) -> Self {
         let began = Instant::now();
-        let attempts = Attempts::new(routes.retry, began);
-        Self { routes, began, candidates, attempts, turn: 0, last: None }
+        let order: Vec<TargetId> = candidates.iter().map(|target| target.id).collect();
+        let walk = Walk::new(means.retry, &order, began);
+        Self { means, began, candidates, walk, last: None }
+    }
+
+    /// Who is to be tried, in order.
+    pub fn candidates(&self) -> &[Arc<Target>] {
+        &self.candidates
     }
 
     /// Dials made.
     pub fn made(&self) -> u32 {
-        self.attempts.made()
+        self.walk.made()
     }
 
     /// What is left of `retry.total_timeout`. None: no such bound.
     pub fn remaining(&self) -> Option<Duration> {
-        self.attempts.remaining(Instant::now())
+        self.walk.remaining(Instant::now())
     }
 
     /// The handshake over the last [`Link`] failed: its permit has been told, now another try is due.
     pub fn failed(&mut self) {
-        self.turn += 1;
         // The next candidate is tried at once; only a whole round of failures is waited after.
-        if self.candidates.is_empty() || self.turn.is_multiple_of(self.candidates.len()) {
-            self.attempts.failed(Instant::now(), rand::random());
-        }
+        self.walk.failed(Instant::now(), rand::random());
     }
 
     /// Waits, asks and dials until there is a connection or enough was tried. `watch` hears each step.
@@ -139,7 +163,7 @@ impl Seek {
     /// [`SeekError`].
     pub async fn next(&mut self, mut watch: impl FnMut(Step<'_>)) -> Result<Link, SeekError> {
         loop {
-            match self.attempts.next(Instant::now()) {
+            match self.walk.next(Instant::now()) {
                 Next::GiveUp(why) => return Err(SeekError::GaveUp { why, last: self.last.take() }),
                 Next::Wait(wait) => {
                     watch(Step::Waiting(wait));
@@ -155,26 +179,31 @@ impl Seek {
     }
 
     async fn dial(&mut self, within: Option<Duration>, watch: &mut impl FnMut(Step<'_>)) -> Result<Option<Link>, SeekError> {
-        let (target, permit) = match self.permitted().await {
-            Ok(permitted) => permitted,
-            Err(not_now) => {
-                self.attempts.circuit_open(Instant::now(), not_now.retry_after, rand::random());
+        let (target, permit, load) = match self.permitted().await {
+            Ready::Permitted { target, permit, load } => (target, permit, load),
+            Ready::NotNow(not_now) => {
+                self.walk.none_ready(Instant::now(), Some(not_now.retry_after), rand::random());
                 watch(Step::NotNow(not_now));
                 return Ok(None);
             }
+            Ready::Full if !self.walk.has_begun() => return Err(SeekError::NoRoute(NoRoute::Full)),
+            Ready::Full => {
+                self.walk.none_ready(Instant::now(), None, rand::random());
+                return Ok(None);
+            }
         };
-        self.attempts.dialling();
-        watch(Step::Dialing { target: &target, attempt: self.attempts.made() });
-        let dial = self.routes.dialer.connect(&target);
+        self.walk.dialling(target.id);
+        watch(Step::Dialing { target: &target, attempt: self.made() });
+        let dial = self.means.dialer.connect(&target);
         let dialled = match within {
             Some(within) => timeout(within, dial).await.unwrap_or(Err(DialError::Cut(within))),
             None => dial.await,
         };
         match dialled {
             Ok(connected) => {
-                self.routes.reachability.dialled(target.id, Ok(()));
+                self.means.reachability.dialled(target.id, Ok(()));
                 let deadline = self.deadline(&connected);
-                Ok(Some(Link { target, connected, permit, deadline }))
+                Ok(Some(Link { target, connected, permit, load, deadline }))
             }
             Err(error) => self.dial_failed(&target, error, permit, watch).map(|()| None),
         }
@@ -192,60 +221,60 @@ impl Seek {
             permit.failure();
         }
         if counts || !error.may_retry() {
-            self.routes.reachability.dialled(target.id, Err(error.kind()));
+            self.means.reachability.dialled(target.id, Err(error.kind()));
         }
-        watch(Step::Failed { target, error: &error, attempt: self.attempts.made() });
+        watch(Step::Failed { target, error: &error, attempt: self.made() });
         if error.may_retry() {
             self.failed();
             self.last = Some(error);
             return Ok(());
         }
-        self.candidates.retain(|candidate| candidate.id != target.id);
-        if self.candidates.is_empty() { Err(SeekError::Refused(error)) } else { Ok(()) }
+        self.walk.forbidden(target.id, Instant::now(), rand::random());
+        if self.walk.is_empty() { Err(SeekError::Refused(error)) } else { Ok(()) }
     }
 
     /// A dial that was cut short says nothing about the upstream, unless it had as much time as any dial ever gets.
     fn had_its_time(&self, error: &DialError) -> bool {
-        let most = self.routes.retry.map_or(Duration::MAX, |retry| retry.total_timeout).min(self.routes.dialer.dial_timeout());
+        let most = self.means.retry.map_or(Duration::MAX, |retry| retry.total_timeout).min(self.means.dialer.dial_timeout());
         matches!(error, DialError::Cut(within) if *within >= most.mul_f64(0.9))
     }
 
     fn deadline(&self, connected: &Connected) -> Instant {
-        let own = self.routes.dialer.dial_timeout().saturating_sub(connected.took);
+        let own = self.means.dialer.dial_timeout().saturating_sub(connected.spent());
         Instant::now() + self.remaining().map_or(own, |left| own.min(left))
     }
 
     /// Asks the breaker. Without retry there is no waiting for a circuit to close, but a short one for one's turn after
     /// it did.
-    async fn permitted(&mut self) -> Result<(Arc<Target>, CircuitPermit), NotNow> {
+    async fn permitted(&mut self) -> Ready {
         loop {
             let not_now = match self.ask().await {
-                Ok(permitted) => return Ok(permitted),
-                Err(not_now) => not_now,
+                Ready::NotNow(not_now) => not_now,
+                answer => return answer,
             };
-            let patient = self.routes.retry.is_none() && self.began.elapsed() < self.routes.dialer.dial_timeout();
+            let patient = self.means.retry.is_none() && self.began.elapsed() < self.means.dialer.dial_timeout();
             if !patient || not_now.why != Why::Ramping {
-                return Err(not_now);
+                return Ready::NotNow(not_now);
             }
             sleep(not_now.retry_after).await;
         }
     }
 
-    /// The first candidate, from the one whose turn it is on, whose circuit lets a dial through; else the shortest wait.
-    async fn ask(&mut self) -> Result<(Arc<Target>, CircuitPermit), NotNow> {
-        let mut soonest = NotNow { why: Why::Open, retry_after: Duration::MAX };
-        for turn in self.turn..self.turn + self.candidates.len() {
-            let target = &self.candidates[turn % self.candidates.len()];
-            match self.routes.breaker.permit(target.id).await {
-                Ok(permit) => {
-                    self.turn = turn;
-                    return Ok((target.clone(), permit));
+    /// The first candidate left in this round that has a place, and whose circuit lets a dial through; else the shortest wait.
+    async fn ask(&self) -> Ready {
+        let mut soonest = None;
+        for id in self.walk.untried() {
+            let Some(target) = self.candidates.iter().find(|target| target.id == id) else { continue };
+            let Some(load) = self.means.loads.take(id) else { continue };
+            match self.means.breaker.permit(id).await {
+                Ok(permit) => return Ready::Permitted { target: Arc::clone(target), permit, load },
+                Err(not_now) => {
+                    let sooner = |known: &NotNow| known.retry_after <= not_now.retry_after;
+                    soonest = soonest.filter(sooner).or(Some(not_now));
                 }
-                Err(not_now) if not_now.retry_after < soonest.retry_after => soonest = not_now,
-                Err(_) => {}
             }
         }
-        Err(soonest)
+        soonest.map_or(Ready::Full, Ready::NotNow)
     }
 }
 

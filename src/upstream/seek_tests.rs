@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::config::CircuitBreaker;
+use crate::telemetry::Telemetry;
 use crate::upstream::breaker::{Snapshot, UpstreamBreaker};
 use crate::upstream::circuit::CircuitState;
 use crate::upstream::dial::DialSettings;
@@ -38,11 +39,16 @@ fn deaf() -> (SocketAddr, Socket) {
 }
 
 struct World {
-    routes: Routes,
+    means: Means,
     targets: Vec<Arc<Target>>,
 }
 
 fn world(addrs: &[SocketAddr], retry: Option<Retry>, breaker: CircuitBreaker, allow: bool) -> World {
+    bounded_world(addrs, retry, breaker, allow, None)
+}
+
+/// A world in which each target may have `most` sessions.
+fn bounded_world(addrs: &[SocketAddr], retry: Option<Retry>, breaker: CircuitBreaker, allow: bool, most: Option<u32>) -> World {
     let target = |(at, addr): (usize, &SocketAddr)| {
         let target = Target::parse(TargetId(u32::try_from(at).expect("few")), &format!("rtmp://{addr}/live"));
         Arc::new(target.expect("a URL"))
@@ -53,16 +59,17 @@ fn world(addrs: &[SocketAddr], retry: Option<Retry>, breaker: CircuitBreaker, al
     let labels = targets.iter().map(|target| (target.id, target.label.clone())).collect();
     let breaker = Breaker::new(UpstreamBreaker::new(Some(breaker), labels, Arc::new(|_| ())).start());
     let reachability = Reachability::new(dialer.clone(), targets.clone(), Duration::from_secs(20));
-    World { routes: Routes { dialer, breaker, reachability, retry }, targets }
+    let loads = Loads::new(targets.iter().map(|target| (target.id, "x", most)), Telemetry::silent(), None);
+    World { means: Means { dialer, breaker, reachability, loads, retry }, targets }
 }
 
 impl World {
     fn seek(&self) -> Seek {
-        Seek::new(self.routes.clone(), self.targets.clone())
+        Seek::new(self.means.clone(), self.targets.clone())
     }
 
     async fn circuit(&self) -> (CircuitState, u32) {
-        let view = self.routes.breaker.actor().send(Snapshot).await.expect("alive").targets[0].view;
+        let view = self.means.breaker.actor().send(Snapshot).await.expect("alive").targets[0].view;
         (view.state, view.failures)
     }
 }
@@ -87,7 +94,7 @@ async fn a_reachable_upstream_is_reached_at_once() {
     let left = link.deadline.saturating_duration_since(Instant::now());
     assert!(left > Duration::from_secs(1) && left < QUICK.total_timeout, "the handshake has what the dial left of its time");
     assert_eq!(steps, ["dial 0 #1"]);
-    assert_eq!(world.routes.reachability.known(), Verdict::Reachable, "a real dial counts");
+    assert_eq!(world.means.reachability.known(), Verdict::Reachable, "a real dial counts");
     link.permit.success();
 }
 
@@ -104,7 +111,7 @@ async fn an_unreachable_upstream_is_tried_as_often_as_the_setting_says() {
     assert_eq!((error.kind(), seek.made()), ("connect_refused", 3));
     assert!(error.to_string().starts_with("the upstream could not be reached in 3 attempts: 127.0.0.1:"), "{error}");
     assert_eq!(world.circuit().await, (CircuitState::Closed, 3));
-    assert!(matches!(world.routes.reachability.known(), Verdict::Unreachable { kind: "connect_refused", .. }));
+    assert!(matches!(world.means.reachability.known(), Verdict::Unreachable { kind: "connect_refused", .. }));
 }
 
 #[actix::test]
@@ -122,8 +129,8 @@ async fn with_retry_off_a_client_waits_its_turn_after_an_outage() {
     let (_listener, addr) = origin().await;
     let breaker = CircuitBreaker { max_failures: 1, reset_timeout: Duration::ZERO, success_threshold: 1 };
     let world = world(&[addr], None, breaker, true);
-    world.routes.breaker.permit(TargetId(0)).await.expect("closed").failure();
-    world.routes.breaker.permit(TargetId(0)).await.expect("the probe").success();
+    world.means.breaker.permit(TargetId(0)).await.expect("closed").failure();
+    world.means.breaker.permit(TargetId(0)).await.expect("the probe").success();
     let searches = (0..20).map(|_| async { world.seek().next(|_| ()).await.map(|link| link.permit.success()) });
     let ends = futures_util::future::join_all(searches).await;
     assert!(ends.iter().all(Result::is_ok), "{ends:?}");
@@ -207,19 +214,68 @@ async fn a_candidate_whose_circuit_is_open_is_passed_over() {
 }
 
 #[actix::test]
+async fn only_a_whole_round_of_failures_is_waited_after() {
+    let ((one, _one), (two, _two), (three, _three)) = (deaf(), deaf(), deaf());
+    let world = world(&[one, two, three], Some(Retry { max_attempts: 5, ..QUICK }), BREAKER, true);
+    let mut steps = Vec::new();
+    assert!(world.seek().next(|step| steps.push(word(&step))).await.is_err());
+    let steps: Vec<_> = steps.iter().filter(|step| !step.starts_with("failed")).map(String::as_str).collect();
+    assert_eq!(steps, ["dial 0 #1", "dial 1 #2", "dial 2 #3", "wait", "dial 0 #4", "dial 1 #5"]);
+}
+
+#[actix::test]
+async fn every_candidate_is_tried_once_however_few_attempts_there_are() {
+    let (_listener, addr) = origin().await;
+    let ((one, _one), (two, _two)) = (deaf(), deaf());
+    for retry in [None, Some(Retry { max_attempts: 1, ..QUICK })] {
+        let world = world(&[one, two, addr], retry, BREAKER, true);
+        let link = world.seek().next(|_| ()).await.expect("the third");
+        assert_eq!(link.target.id, TargetId(2));
+        link.permit.success();
+    }
+}
+
+#[actix::test]
+async fn one_that_failed_is_not_dialled_again_at_once_because_the_other_s_circuit_is_open() {
+    let ((one, _one), (two, _two)) = (deaf(), deaf());
+    let world = world(&[one, two], Some(QUICK), CircuitBreaker { max_failures: 4, ..BREAKER }, true);
+    for _ in 0..4 {
+        world.means.breaker.permit(TargetId(1)).await.expect("closed").failure();
+    }
+    let mut steps = Vec::new();
+    assert!(world.seek().next(|step| steps.push(word(&step))).await.is_err());
+    let steps: Vec<_> = steps.iter().filter(|step| !step.starts_with("failed")).map(String::as_str).collect();
+    let want = ["dial 0 #1", "open", "wait", "dial 0 #2", "open", "wait", "dial 0 #3"];
+    assert_eq!(steps, want);
+}
+
+#[actix::test]
+async fn a_full_target_is_passed_over_and_nothing_but_full_ones_is_said_at_once() {
+    let ((_one, first), (_two, second)) = (origin().await, origin().await);
+    let world = bounded_world(&[first, second], Some(QUICK), BREAKER, true, Some(1));
+    let held = world.seek().next(|_| ()).await.expect("the first");
+    let other = world.seek().next(|_| ()).await.expect("the second");
+    assert_eq!((held.target.id, other.target.id), (TargetId(0), TargetId(1)));
+    let error = world.seek().next(|_| ()).await.expect_err("full");
+    assert_eq!(error.kind(), "upstream_full");
+    drop(held);
+    assert_eq!(world.seek().next(|_| ()).await.expect("free again").target.id, TargetId(0));
+}
+
+#[actix::test]
 async fn a_client_that_leaves_ends_its_search_and_frees_the_probe() {
     use futures_util::FutureExt;
     let breaker = CircuitBreaker { max_failures: 1, reset_timeout: Duration::ZERO, success_threshold: 1 };
     let (_listener, addr) = origin().await;
     let world = world(&[addr], Some(QUICK), breaker, true);
-    world.routes.breaker.permit(TargetId(0)).await.expect("closed").failure();
+    world.means.breaker.permit(TargetId(0)).await.expect("closed").failure();
     let mut seek = world.seek();
     let mut search = Box::pin(seek.next(|_| ()));
     while world.circuit().await.0 != CircuitState::HalfOpen {
         assert!((&mut search).now_or_never().is_none());
     }
     drop(search);
-    assert!(world.routes.breaker.permit(TargetId(0)).await.is_ok(), "the probe is free");
+    assert!(world.means.breaker.permit(TargetId(0)).await.is_ok(), "the probe is free");
 }
 
 #[actix::test]
@@ -234,7 +290,7 @@ async fn a_total_timeout_shorter_than_the_dial_s_still_counts_a_silent_upstream(
     let short = Retry { total_timeout: Duration::from_millis(40), ..QUICK };
     let (deaf, _held) = deaf();
     let mut world = world(&[deaf], Some(short), BREAKER, true);
-    world.routes.dialer = Dialer::with(DialSettings::default(), resolver);
+    world.means.dialer = Dialer::with(DialSettings::default(), resolver);
     world.targets = vec![Arc::new(Target::parse(TargetId(0), "rtmp://silent.example/live").expect("a URL"))];
     let began = Instant::now();
     let error = world.seek().next(|_| ()).await.expect_err("silence");

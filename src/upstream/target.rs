@@ -14,6 +14,25 @@ pub const MAX_NAME: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TargetId(pub u32);
 
+/// What speaks with what: the relay translates neither into the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// rtmp and rtmps.
+    Rtmp,
+    /// rtsp and rtsps.
+    Rtsp,
+}
+
+impl Family {
+    /// Its name in sentences.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rtmp => "RTMP",
+            Self::Rtsp => "RTSP",
+        }
+    }
+}
+
 /// Why a client's name cannot be sent to an upstream. The text is for the client and never repeats the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
@@ -54,6 +73,11 @@ impl Target {
     /// [`UrlError`].
     pub fn parse(id: TargetId, url: &str) -> Result<Self, UrlError> {
         Ok(Self::new(id, UpstreamUrl::parse(url)?))
+    }
+
+    /// What it speaks.
+    pub fn family(&self) -> Family {
+        self.url.family()
     }
 
     /// How the upstream is addressed for a client that asked for `name`, whose token is already out.

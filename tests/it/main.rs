@@ -26,4 +26,5 @@ mod siege;
 mod speech;
 mod switch;
 mod trouble;
+mod upstreams;
 mod wait;

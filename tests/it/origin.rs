@@ -194,6 +194,16 @@ impl Origin {
         self.line_that_heard(&format!("of {stream}"), names)
     }
 
+    /// Whether this stream was ever asked for.
+    pub(crate) fn knows(&self, stream: &str) -> bool {
+        let asks = |m: &Message| {
+            m.command().is_some_and(|(name, _, args)| {
+                (name == "publish" || name == "play") && args.get(1).and_then(Amf::text) == Some(stream)
+            })
+        };
+        self.lines().iter().any(|line| line.ear.record().messages.iter().any(asks))
+    }
+
     /// The connection on which such a message was heard.
     pub(crate) fn line_that_heard(&self, what: &str, is: impl Fn(&Message) -> bool) -> Line {
         wait_for(&format!("the origin hears {what}"), || {

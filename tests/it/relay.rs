@@ -163,7 +163,18 @@ impl Relay {
 
     /// In front of `upstream`, with further keys.
     pub(crate) fn with(upstream: &str, more: Value) -> Self {
-        let text = configured(upstream, more).to_string();
+        Self::started(configured(upstream, more))
+    }
+
+    /// In front of the `upstreams` of `config`.
+    pub(crate) fn several(config: Value) -> Self {
+        let mut config = configured("", config);
+        config.as_object_mut().expect("an object").remove("upstream");
+        Self::started(config)
+    }
+
+    fn started(config: Value) -> Self {
+        let text = config.to_string();
         let loaded = config::parse(&text, &Env::empty(), &app::judge_upstream).unwrap_or_else(|e| panic!("{e}"));
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (tell, told) = mpsc::channel();

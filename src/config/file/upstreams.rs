@@ -1,0 +1,120 @@
+//! Pure: the upstreams as they stand in the JSON: which there are, who goes to which, and how they are watched.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::secret::Hidden;
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawUpstream {
+    /// As `upstream`.
+    pub(in crate::config) url: Hidden,
+    /// What `routes` call it, and /status. consistent_hash goes by it, else by the URL.
+    #[serde(default)]
+    pub(in crate::config) name: String,
+    /// Its share of new sessions next to the others'. 0: no new ones, but players of streams that this relay has live there.
+    #[serde(default = "one")]
+    #[schemars(range(max = 1000))]
+    pub(in crate::config) weight: u64,
+    /// Whether it is tried only after all others.
+    #[serde(default)]
+    pub(in crate::config) backup: bool,
+    /// Sessions that this relay may have there at the same time. 0: no such limit.
+    #[serde(default)]
+    #[schemars(range(max = 1000000))]
+    pub(in crate::config) max_connections: u64,
+    /// As upstream_tls.ca_file, for this upstream alone. "": that one applies.
+    #[serde(default)]
+    pub(in crate::config) ca_file: String,
+    /// Whether this upstream's certificate is not checked at all: whoever stands in between may then read and change its streams.
+    #[serde(default)]
+    pub(in crate::config) insecure_skip_verify: bool,
+}
+
+fn one() -> u64 {
+    1
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawRoute {
+    /// What a stream must be. What is left out matches everything.
+    #[serde(default, rename = "match")]
+    pub(in crate::config) matching: RawMatch,
+    /// Names of upstreams.
+    pub(in crate::config) upstreams: Vec<String>,
+    /// How one of them is chosen. Left out: as `upstream_strategy` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RawStrategy")]
+    pub(in crate::config) strategy: Option<RawStrategy>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct RawMatch {
+    /// Pattern on the app ("*" does not cross a slash, "**" does).
+    #[schemars(extend("writeOnly" = true))]
+    pub(in crate::config) app: String,
+    /// Pattern on the stream's name, without app and query.
+    #[schemars(extend("writeOnly" = true))]
+    pub(in crate::config) stream: String,
+    /// Pattern on the host that the client's URL names (or its `vhost` argument); capitals do not matter.
+    pub(in crate::config) vhost: String,
+    /// What the client wants.
+    pub(in crate::config) action: RawAction,
+    /// What the client speaks; rtmp stands for rtmps too, rtsp for rtsps.
+    pub(in crate::config) protocol: RawProtocol,
+}
+
+impl Default for RawMatch {
+    fn default() -> Self {
+        let everything = || "**".to_owned();
+        Self { app: everything(), stream: everything(), vhost: everything(), action: RawAction::Any, protocol: RawProtocol::Any }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum RawAction {
+    Any,
+    Publish,
+    Play,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum RawProtocol {
+    Any,
+    Rtmp,
+    Rtsp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum RawStrategy {
+    RoundRobin,
+    Random,
+    LeastConnections,
+    ConsistentHash,
+    Failover,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct HealthCheckSection {
+    /// Whether upstreams are checked. Has no effect in this version.
+    pub(in crate::config) enabled: bool,
+    /// Seconds between two checks.
+    #[schemars(range(min = 0.1, max = 86400.0))]
+    pub(in crate::config) interval_sec: f64,
+    /// Seconds that one check may take.
+    #[schemars(range(min = 0.1, max = 3600.0))]
+    pub(in crate::config) timeout_sec: f64,
+}
+
+impl Default for HealthCheckSection {
+    fn default() -> Self {
+        Self { enabled: false, interval_sec: 10.0, timeout_sec: 5.0 }
+    }
+}
