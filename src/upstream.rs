@@ -4,6 +4,7 @@
 //! the only way to a socket: it resolves, lets [`guard`] judge each address, refuses the relay's own door, and connects
 //! to exactly what was judged. [`UpstreamBreaker`] is asked before each dial, [`retry`] says when there is another.
 
+mod announce;
 pub mod breaker;
 pub mod circuit;
 mod circuits;
@@ -23,6 +24,7 @@ mod self_check;
 pub mod target;
 mod template;
 pub mod url;
+mod userinfo;
 pub mod walk;
 
 pub use breaker::{Breaker, CircuitPermit, UpstreamBreaker};
@@ -39,6 +41,7 @@ pub use router::{NoRoute, Router};
 pub use seek::{Link, Means, Seek, SeekError, Step};
 pub use target::{Family, Target, TargetError, TargetId};
 pub use url::{Scheme, UpstreamUrl, UrlError};
+pub use userinfo::Userinfo;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -73,12 +76,13 @@ pub fn targets(config: &Config, numbering: &Numbering, before: &[Arc<Target>]) -
     let mut targets: Vec<Arc<Target>> = Vec::new();
     for upstream in &config.upstreams {
         let url = UpstreamUrl::parse(&upstream.url)?;
-        if let Some(known) = before.iter().find(|target| target.url == url) {
+        if let Some(known) = before.iter().find(|target| target.url == url && target.proxy_protocol == upstream.proxy_protocol) {
             targets.push(Arc::clone(known));
             continue;
         }
         let id = numbering.0.fetch_add(1, Relaxed);
         let mut target = Target::new(TargetId(id), url);
+        target.proxy_protocol = upstream.proxy_protocol;
         // Two that differ in what no label may show, their stream keys, are told apart by their numbers.
         if targets.iter().chain(before).any(|other| other.label == target.label) {
             target.label = format!("{}#{}", target.label, id + 1);

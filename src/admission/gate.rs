@@ -1,14 +1,17 @@
 //! The way in: every question of admission, in the one order in which they are asked.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use actix::{Addr, Recipient};
 
+use super::auth::Proof;
 use super::rate_limiter::Acquire;
 use super::supervisor::{Admit, Kick};
 use super::{
-    AuthError, Authenticator, Granted, Networks, Permit, RateLimiter, Refusal, RefusalTeller, Supervisor, Tally, TokenId,
+    AuthError, Authenticator, Expect, Granted, Networks, Permit, Proxies, RateLimiter, Refusal, RefusalTeller, Supervisor, Tally,
+    TokenId,
 };
 use crate::config::Security;
 use crate::protocol::name::{Action, StreamName};
@@ -16,6 +19,7 @@ use crate::telemetry::{Metrics, SessionCell, Waits};
 
 /// Asked by every session. The app makes one for each configuration; sessions keep the one they began with.
 pub struct Gate {
+    proxies: Proxies,
     networks: Networks,
     authenticator: Authenticator,
     /// `None` while no rate is limited: then nobody waits for the answer that is always yes.
@@ -39,9 +43,9 @@ impl Gate {
         supervisor: Addr<Supervisor>,
         tally: Tally,
     ) -> Result<Self, super::auth::BadGlob> {
-        let (networks, authenticator) = (networks(security), Authenticator::new(security)?);
+        let (proxies, networks, authenticator) = (Proxies::new(security), networks(security), Authenticator::new(security)?);
         let (teller, revoked) = (RefusalTeller::default(), Arc::default());
-        Ok(Self { networks, authenticator, rate_limiter, supervisor, tally, teller, revoked, waits: None })
+        Ok(Self { proxies, networks, authenticator, rate_limiter, supervisor, tally, teller, revoked, waits: None })
     }
 
     /// The gate of another configuration, for whoever comes from now on. Counts, bounds and what was revoked are the same.
@@ -50,6 +54,7 @@ impl Gate {
     /// A glob of a token entry that is none.
     pub fn changed(&self, security: &Security, rate_limiter: Option<Addr<RateLimiter>>) -> Result<Self, super::auth::BadGlob> {
         Ok(Self {
+            proxies: Proxies::new(security),
             networks: networks(security),
             authenticator: self.authenticator.changed(security)?,
             rate_limiter,
@@ -90,13 +95,18 @@ impl Gate {
         Self { waits: Some([metrics.waits("rate_limiter"), metrics.waits("supervisor")]), ..self }
     }
 
-    /// Asks for a place for the client at `cell.client`: its network, then its rate, then the connection limits. To be asked
+    /// Whether the socket whose peer is `peer` begins with a PROXY header. To be asked before [`Self::admit`].
+    pub fn expect_of(&self, peer: IpAddr) -> Expect {
+        self.proxies.expect_of(peer)
+    }
+
+    /// Asks for a place for the client at `cell.client()`: its network, then its rate, then the connection limits. To be asked
     /// after the PROXY header and before any other byte of the client is read.
     ///
     /// # Errors
     /// Any [`Refusal`] but `Auth`; already counted in the tally.
     pub async fn admit(&self, cell: Arc<SessionCell>, session: Recipient<Kick>) -> Result<Permit, Refusal> {
-        let ip = cell.client.ip();
+        let ip = cell.client().ip();
         self.networks.judge(ip).inspect_err(|refusal| self.tally.count(refusal))?;
         if let Some(rate_limiter) = &self.rate_limiter {
             let answer = Waits::time(self.waits.as_ref().map(|[waits, _]| waits), rate_limiter.send(Acquire { ip })).await;
@@ -113,6 +123,27 @@ impl Gate {
     pub fn authenticate(&self, action: Action, name: &mut StreamName, connect_tokens: &[Vec<u8>]) -> Result<Granted, Refusal> {
         let granted = self.authenticator.authenticate(action, name, connect_tokens);
         granted.map_err(Refusal::from).inspect_err(|refusal| self.tally.count(refusal))
+    }
+
+    /// The same for a client that is asked for a token where it has shown none, and may answer with a proof. Every such login begins
+    /// without a token: that alone is not counted.
+    ///
+    /// # Errors
+    /// [`Refusal::Auth`], already counted in the tally unless it is [`AuthError::Missing`].
+    pub fn challenge(
+        &self,
+        action: Action,
+        name: &mut StreamName,
+        tokens: &[Vec<u8>],
+        proof: Option<Proof<'_>>,
+    ) -> Result<Granted, Refusal> {
+        let granted = self.authenticator.authenticate_by(action, name, tokens, proof);
+        let counts = !matches!(granted, Err(AuthError::Missing));
+        granted.map_err(Refusal::from).inspect_err(|refusal| {
+            if counts {
+                self.tally.count(refusal);
+            }
+        })
     }
 
     /// The bound on refused clients that are told why.

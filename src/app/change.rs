@@ -46,6 +46,7 @@ impl Relay {
     }
 
     async fn tell_actors(&self, before: &Outfit, new: &Outfit) {
+        new.shared.claims.configure(new.config.publish_takeover);
         let (old, config) = (&before.config, &new.config);
         let settings = config.circuit_breaker;
         let _ = self.actors.breaker.send(breaker::Configure { settings, targets: new.labels() }).await;

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use actix::Addr;
 use anyhow::Context;
 
-use crate::admission::{Gate, RateLimiter, Supervisor, Tally};
+use crate::admission::{Claims, Gate, RateLimiter, Supervisor, Tally};
 use crate::config::Config;
 use crate::http::UpstreamFacts;
 use crate::session::Shared;
@@ -58,6 +58,9 @@ impl Outfit {
             tls: staff.tls.clone(),
             timeouts: config.timeouts,
             buffers: config.buffers,
+            claims: old.map_or_else(|| Claims::new(config.publish_takeover), |old| Arc::clone(&old.claims)),
+            publish_hold: config.publish_hold,
+            held_bytes: old.map(|old| Arc::clone(&old.held_bytes)).unwrap_or_default(),
             telemetry: staff.telemetry.clone(),
             sessions: old.map_or_else(|| Arc::new(AtomicU64::new(0)), |old| Arc::clone(&old.sessions)),
         });

@@ -4,6 +4,7 @@
 //! cause are throttled by reason: ten a second, then one that counts. The closing line of a session that relayed never is.
 
 mod certificate;
+mod hold;
 mod operation;
 mod service;
 mod session;
@@ -13,6 +14,7 @@ use super::Telemetry;
 use super::throttle::Summary;
 
 pub use certificate::{CertificateExpiring, CertificateLoaded, CertificateRefused};
+pub use hold::{HoldOver, PublisherHeld, PublisherResumed, TakenOver};
 pub use operation::{
     AdminAction, AdminListening, AdminRefused, ConfigChanged, ConfigLoaded, ConfigRejected, ConfigReloaded, UpgradeFailed,
     UpgradeReady, UpgradeStarted,

@@ -12,11 +12,13 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::announce::announce;
 use super::guard::{self, Forbidden};
 use super::resolve::Resolver;
 use super::self_check;
 use super::target::{Target, TargetId};
 use crate::config::Config;
+use crate::protocol::proxy::Ends;
 use crate::tls::{Client, ConnectError, Stream};
 
 /// A quiet connection is asked for a sign of life after this long, then every [`KEEPALIVE_INTERVAL`].
@@ -164,7 +166,7 @@ impl DialError {
     }
 }
 
-/// A connection to an upstream: nothing has been written to it.
+/// A connection to an upstream: nothing has been written to it but the PROXY header that it expects.
 #[derive(Debug)]
 pub struct Connected {
     /// The socket, with TCP_NODELAY and keep-alive.
@@ -212,11 +214,20 @@ impl Dialer {
         Self { shared: Arc::new(Shared { settings, resolver, queues: Mutex::default() }) }
     }
 
-    /// Opens a connection to `target`. Dropping the future gives everything back at once, its place in the queue too.
+    /// Opens a connection to `target` on the relay's own behalf, to see whether somebody is there.
+    ///
+    /// # Errors
+    /// As [`Self::connect_for`].
+    pub async fn connect(&self, target: &Target) -> Result<Connected, DialError> {
+        self.connect_for(target, None).await
+    }
+
+    /// Opens a connection to `target` for the client with these `ends`, of whom a PROXY header tells where the target expects one. Dropping
+    /// the future gives everything back at once, its place in the queue too.
     ///
     /// # Errors
     /// [`DialError`]. Addresses are tried in the resolver's order; the last one's error is told.
-    pub async fn connect(&self, target: &Target) -> Result<Connected, DialError> {
+    pub async fn connect_for(&self, target: &Target, ends: Option<Ends>) -> Result<Connected, DialError> {
         let _slot = self.queue(target.id).await?;
         let began = Instant::now();
         let deadline = began + self.shared.settings.dial_timeout;
@@ -226,7 +237,8 @@ impl Dialer {
             .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))
             .map_err(DialError::Dns)?;
         let judged = self.judge(&addresses)?;
-        let (stream, addr) = self.connect_first(&judged, deadline).await?;
+        let (mut stream, addr) = self.connect_first(&judged, deadline).await?;
+        announce(&mut stream, target.proxy_protocol, ends).await.map_err(|e| classify(addr, e))?;
         let took = began.elapsed();
         if !target.url.scheme().is_private() {
             return Ok(Connected { stream: stream.into(), addr, took, tls_took: None });
