@@ -17,6 +17,7 @@
 //! | [`admission`] | May this peer come in now? |
 //! | [`session`] | Is there another byte, and where does it go? |
 //! | [`upstream`] | Where should a stream go, and may we go there? |
+//! | [`tls`] | Who is there, in private? |
 //! | [`telemetry`] | What happened, how often? |
 //! | [`http`] | How is that said over HTTP? |
 //! | [`origin`] | What do the demonstration and the tests publish to? |
@@ -41,7 +42,7 @@
 //! - `protocol` and `config` import nobody; `telemetry` imports `config`; `origin` imports `protocol`.
 //! - Everybody else may import `config` and `telemetry`. Besides: `admission` and `upstream` import `protocol::name` and nothing more
 //!   of it; `session` imports `protocol`, `admission` and `upstream`; `listener` imports `session` and `admission`; `http` imports
-//!   `admission` and `upstream`, for what it asks them.
+//!   `admission` and `upstream`, for what it asks them. `upstream`, `session`, `listener` and `http` may import `tls`.
 //! - `app` imports every room. Nobody imports `app`.
 //!
 //! Files that begin `//! Pure:` take time and chance as arguments and touch neither sockets nor files.
@@ -55,4 +56,5 @@ pub mod origin;
 pub mod protocol;
 pub mod session;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;

@@ -10,6 +10,7 @@ mod filter;
 mod flow;
 mod introduce;
 mod life;
+mod opening;
 pub mod outcome;
 mod relay;
 mod report;
@@ -29,8 +30,10 @@ pub use buffer::BufferStats;
 pub use worker::{WorkerSettings, prepare_worker};
 
 use crate::admission::Gate;
+pub use crate::config::Tls;
 use crate::config::{Buffers, ForwardQuery, Timeouts};
 use crate::telemetry::{SessionId, Telemetry};
+use crate::tls;
 use crate::upstream::Router;
 
 /// A socket that has arrived. Crosses threads as a standard one.
@@ -41,8 +44,19 @@ pub struct Accepted {
     pub peer: SocketAddr,
     /// When it was accepted.
     pub at: Instant,
+    /// The address that it came to.
+    pub door: Door,
     /// Its place under the hard cap and on the worker, given back when the session ends.
     pub slot: Box<dyn Send>,
+}
+
+/// An address that clients come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Door {
+    /// The bound address.
+    pub address: SocketAddr,
+    /// What must be spoken there. Never [`Tls::Only`] or [`Tls::Optional`] without [`Shared::tls`].
+    pub tls: Tls,
 }
 
 /// What all sessions share.
@@ -53,6 +67,8 @@ pub struct Shared {
     pub router: Router,
     /// Which query arguments travel on.
     pub forward: ForwardQuery,
+    /// Meets clients in private, where a door asks for it.
+    pub tls: Option<Arc<tls::Server>>,
     /// Deadlines.
     pub timeouts: Timeouts,
     /// Bytes in hand a direction.

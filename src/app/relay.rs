@@ -15,7 +15,7 @@ use crate::admission::{Gate, RateLimiter, Supervisor, Tally};
 use crate::config::Config;
 use crate::http::{self, BufferFacts, ListenerFacts, Readiness, Served, Settings, Sources, UpstreamFacts};
 use crate::listener::{self, Listener, Workers, bind};
-use crate::session::{BufferStats, Shared, WorkerSettings, prepare_worker};
+use crate::session::{BufferStats, Door, Shared, Tls, WorkerSettings, prepare_worker};
 use crate::telemetry::{MetricsCollector, Telemetry, WorkerTraffic, collector, events};
 use crate::upstream::{self, Breaker, Reachability, Router, Target, UpstreamBreaker, breaker};
 
@@ -60,9 +60,9 @@ impl Relay {
     /// # Errors
     /// An address that cannot be listened on, named; an upstream or a token entry that a checked configuration does not have.
     pub fn start(config: &Config, telemetry: Telemetry) -> anyhow::Result<Self> {
-        let door = bind("listen_addr", config.listen)?;
-        listener::shape_clients(&door, config.tcp, config.timeouts.write).context("tcp")?;
-        let address = door.local_addr().context("listen_addr")?;
+        let socket = bind("listen_addr", config.listen)?;
+        listener::shape_clients(&socket, config.tcp, config.timeouts.write).context("tcp")?;
+        let address = socket.local_addr().context("listen_addr")?;
         let started = (Instant::now(), SystemTime::now());
         telemetry.emit(events::Started { workers: config.workers });
         let mut arbiters = vec![Arbiter::new()];
@@ -99,13 +99,15 @@ impl Relay {
             gate,
             router: Router::new(config, targets.clone(), means).context("routes")?,
             forward: config.forward_query.clone(),
+            tls: None,
             timeouts: config.timeouts,
             buffers: config.buffers,
             telemetry: telemetry.clone(),
             sessions: AtomicU64::new(0),
         });
         let cap = config.connection_limit.max_total_connections as usize + HARD_CAP_EXTRA;
-        let listener = Listener::new(door, Workers::new(handles), shared, cap);
+        let door = Door { address, tls: Tls::Off };
+        let listener = Listener::new(vec![(door, socket)], Workers::new(handles), shared, cap);
         let (watch, listener_gone) = (listener.watch(), listener.gone());
         let http = match config.http {
             None => None,
@@ -234,7 +236,7 @@ fn warm(reachability: &Reachability) {
 
 fn listener_facts(standing: &listener::Standing) -> ListenerFacts {
     ListenerFacts {
-        addresses: standing.address.into_iter().collect(),
+        addresses: standing.doors.iter().map(|door| door.address).collect(),
         accepting: standing.accepting,
         open_sockets: standing.open as u64,
         hard_cap: standing.cap as u64,

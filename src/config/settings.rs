@@ -121,6 +121,29 @@ pub struct Tcp {
     pub send_buffer: Option<usize>,
 }
 
+/// What a client must speak on an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Tls {
+    /// Plain.
+    Off,
+    /// TLS.
+    Only,
+    /// Either: the first byte tells.
+    Optional,
+}
+
+/// The files of TLS for clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerTls {
+    /// The certificate and its chain, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// Authorities whose certificate a client must show; `None` asks for none.
+    pub client_ca: Option<PathBuf>,
+}
+
 /// Who may come in, and where the relay may go.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Security {

@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Workers;
 use crate::admission::Refusal;
-use crate::session::{self, Accepted, Shared};
+use crate::session::{self, Accepted, Door, Shared};
 use crate::telemetry::events;
 
 /// How long accepting rests when descriptors or memory have run out.
@@ -21,16 +21,16 @@ const REST: Duration = Duration::from_millis(200);
 
 /// See the module.
 pub struct Listener {
-    door: Arc<Door>,
-    /// Until the door is closed for good.
-    socket: Option<Arc<TcpListener>>,
-    address: Option<SocketAddr>,
-    accepting: Option<SpawnHandle>,
+    hall: Arc<Hall>,
+    /// Until they are closed for good.
+    doors: Vec<(Door, Arc<TcpListener>)>,
+    accepting: Vec<SpawnHandle>,
     /// Cancelled when the actor is gone.
     gone: DropGuard,
 }
 
-struct Door {
+/// What all doors lead to.
+struct Hall {
     workers: Workers,
     shared: Arc<Shared>,
     /// Most accepted sockets; over it they are closed without a word.
@@ -40,15 +40,14 @@ struct Door {
 }
 
 impl Listener {
-    /// Accepts from `socket` (non-blocking), at most `cap` at a time, once it is started.
-    pub fn new(socket: TcpListener, workers: Workers, shared: Arc<Shared>, cap: usize) -> Self {
+    /// Accepts from every one of `doors` (non-blocking sockets), at most `cap` at a time, once it is started.
+    pub fn new(doors: Vec<(Door, TcpListener)>, workers: Workers, shared: Arc<Shared>, cap: usize) -> Self {
         let accepting = AtomicBool::new(false);
-        let door = Door { workers, shared, cap, accepting, accepted: AtomicUsize::new(0) };
+        let hall = Hall { workers, shared, cap, accepting, accepted: AtomicUsize::new(0) };
         Self {
-            door: Arc::new(door),
-            address: socket.local_addr().ok(),
-            socket: Some(Arc::new(socket)),
-            accepting: None,
+            hall: Arc::new(hall),
+            doors: doors.into_iter().map(|(door, socket)| (door, Arc::new(socket))).collect(),
+            accepting: Vec::new(),
             gone: CancellationToken::new().drop_guard(),
         }
     }
@@ -60,29 +59,32 @@ impl Listener {
 
     /// How things stand, for others to ask at any time.
     pub fn watch(&self) -> impl Fn() -> Standing + Send + Sync + use<> {
-        let (door, address) = (Arc::clone(&self.door), self.address);
+        let hall = Arc::clone(&self.hall);
+        let doors: Vec<Door> = self.doors.iter().map(|(door, _)| *door).collect();
         move || Standing {
-            address,
-            accepting: door.accepting.load(Relaxed),
-            accepted: door.accepted.load(Relaxed),
-            open: door.workers.accepted(),
-            cap: door.cap,
+            doors: doors.clone(),
+            accepting: hall.accepting.load(Relaxed),
+            accepted: hall.accepted.load(Relaxed),
+            open: hall.workers.accepted(),
+            cap: hall.cap,
         }
     }
 
     fn accept(&mut self, ctx: &mut Context<Self>) {
-        let Some(socket) = self.socket.clone() else { return };
-        self.door.accepting.store(true, Relaxed);
-        let accepting = Arc::clone(&self.door).accept(socket).into_actor(self);
-        self.accepting = Some(ctx.spawn(accepting.map(|error, listener, ctx| {
-            listener.door.shared.telemetry.emit(events::AcceptFailed { error: &error });
-            ctx.stop();
-        })));
+        for (door, socket) in &self.doors {
+            self.hall.accepting.store(true, Relaxed);
+            let accepting = Arc::clone(&self.hall).accept(*door, Arc::clone(socket)).into_actor(self);
+            // One door that fails ends all: half a relay would look like a whole one.
+            self.accepting.push(ctx.spawn(accepting.map(|error, listener, ctx| {
+                listener.hall.shared.telemetry.emit(events::AcceptFailed { error: &error });
+                ctx.stop();
+            })));
+        }
     }
 
     fn rest(&mut self, ctx: &mut Context<Self>) {
-        self.door.accepting.store(false, Relaxed);
-        if let Some(accepting) = self.accepting.take() {
+        self.hall.accepting.store(false, Relaxed);
+        for accepting in self.accepting.drain(..) {
             ctx.cancel_future(accepting);
         }
     }
@@ -96,9 +98,9 @@ impl Actor for Listener {
     }
 }
 
-impl Door {
+impl Hall {
     /// Accepts for ever; ends only where the socket itself has failed.
-    async fn accept(self: Arc<Self>, socket: Arc<TcpListener>) -> io::Error {
+    async fn accept(self: Arc<Self>, door: Door, socket: Arc<TcpListener>) -> io::Error {
         #[allow(
             deprecated,
             reason = "its successor is unsafe code, for types that lie about their descriptor; a TcpListener does not"
@@ -114,7 +116,7 @@ impl Door {
             };
             while let Ok(accepted) = ready.try_io(|socket| socket.get_ref().accept()) {
                 match accepted {
-                    Ok((stream, peer)) => self.hand_over(stream, peer),
+                    Ok((stream, peer)) => self.hand_over(stream, peer, door),
                     Err(e) if is_about_one_client(&e) => {}
                     Err(error) => {
                         // Out of descriptors or memory. The socket stays readable, so without a rest this would spin.
@@ -126,7 +128,7 @@ impl Door {
         }
     }
 
-    fn hand_over(&self, stream: TcpStream, peer: SocketAddr) {
+    fn hand_over(&self, stream: TcpStream, peer: SocketAddr, door: Door) {
         self.accepted.fetch_add(1, Relaxed);
         let peer = unmapped(peer);
         let Some((worker, slot)) = self.workers.place(self.cap) else {
@@ -138,7 +140,7 @@ impl Door {
         };
         if stream.set_nonblocking(true).is_ok() {
             let open = self.shared.telemetry.metrics().connection_opened();
-            let accepted = Accepted { stream, peer, at: Instant::now(), slot: Box::new((slot, open)) };
+            let accepted = Accepted { stream, peer, at: Instant::now(), door, slot: Box::new((slot, open)) };
             session::start(worker, Arc::clone(&self.shared), accepted);
         }
     }
@@ -176,8 +178,8 @@ pub struct Stop;
 /// How things stand.
 #[derive(Debug, Clone)]
 pub struct Standing {
-    /// The address that is listened on.
-    pub address: Option<SocketAddr>,
+    /// What is listened on.
+    pub doors: Vec<Door>,
     /// Whether new sockets are accepted.
     pub accepting: bool,
     /// Sockets accepted since start.
@@ -214,7 +216,7 @@ impl Handler<Resume> for Listener {
     type Result = ();
 
     fn handle(&mut self, _: Resume, ctx: &mut Self::Context) {
-        if self.accepting.is_none() {
+        if self.accepting.is_empty() {
             self.accept(ctx);
         }
     }
@@ -225,6 +227,6 @@ impl Handler<Stop> for Listener {
 
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
         self.rest(ctx);
-        self.socket = None;
+        self.doors.clear();
     }
 }

@@ -48,6 +48,17 @@ impl Guess {
         }
     }
 
+    /// What it is called, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rtmp => "RTMP",
+            Self::Tls => "TLS",
+            Self::Http => "HTTP",
+            Self::Rtsp | Self::StrayFrame => "RTSP",
+            Self::Unknown => "nothing that the relay knows",
+        }
+    }
+
     /// What to answer before closing, where the peer can read something.
     pub fn answer(self) -> Option<&'static str> {
         match self {

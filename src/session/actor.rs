@@ -37,12 +37,12 @@ impl Actor for ConnectionActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         let (Some(accepted), Some(worker)) = (self.accepted.take(), worker()) else { return ctx.stop() };
         let cell = Arc::new(SessionCell::new(self.id, accepted.peer, accepted.at, SystemTime::now()));
-        let Accepted { stream, at, slot, .. } = accepted;
+        let Accepted { stream, at, door, slot, .. } = accepted;
         let place = Place { shared: Arc::clone(&self.shared), cell, seat: Rc::clone(&self.seat), worker, _slot: slot };
         let place = Rc::new(place);
         place.worker.wheel.add(&place.seat);
         let kick = ctx.address().recipient();
-        let session = guarded(live(Box::new(Arrival { place: Rc::clone(&place), stream, at, kick })));
+        let session = guarded(live(Box::new(Arrival { place: Rc::clone(&place), stream, at, door, kick })));
         let told = async move {
             let outcome = session.await.unwrap_or_else(|| {
                 report::panicked(&place);

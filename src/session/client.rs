@@ -5,45 +5,44 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::opening::{PIECE, TELL};
 use super::outcome::{Outcome, Side, Status};
 use super::relay::farewell;
 use crate::protocol::rtmp::server::{Progress, Request, ServerError, ServerSession, Stage};
-use crate::protocol::sniff::{self, Guess};
+use crate::tls::Stream;
 
-/// Read at a time before publish or play, bytes.
-const PIECE: usize = 4096;
 /// Most bytes of a client that are kept while an upstream is dialled.
 const EARLY: usize = 64 * 1024;
-/// How long a client may take to take what it is told.
-const TELL: Duration = Duration::from_secs(2);
 
 /// A client that has not been passed on yet.
 pub(super) struct Client {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) session: ServerSession,
     early: Vec<u8>,
-    spoke: bool,
+    /// Read and not yet looked at.
+    first: Vec<u8>,
 }
 
 impl Client {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    /// A client whose connection opened with `first`.
+    pub(super) fn new(stream: Stream, first: Vec<u8>) -> Self {
         let session = ServerSession::new(&mut |bytes| rand::fill(bytes));
-        Self { stream, session, early: Vec::new(), spoke: false }
+        Self { stream, session, early: Vec::new(), first }
     }
 
     /// Talks until publish or play is complete.
     pub(super) async fn negotiate(&mut self) -> Result<Box<Request>, Outcome> {
         let mut piece = [0; PIECE];
         loop {
-            let read = self.read(&mut piece).await?;
-            if !self.spoke {
-                self.spoke = true;
-                self.sniff(&piece[..read]).await?;
-            }
-            let progress = self.session.handle_input(&piece[..read]);
+            let first = std::mem::take(&mut self.first);
+            let progress = if first.is_empty() {
+                let read = self.read(&mut piece).await?;
+                self.session.handle_input(&piece[..read])
+            } else {
+                self.session.handle_input(&first)
+            };
             let sent = self.flush().await;
             match progress {
                 Err(e) => return Err(self.broke(&e).await),
@@ -92,7 +91,8 @@ impl Client {
 
     /// Sends what the session has to say.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
-        self.stream.write_all(&self.session.take_output()).await
+        self.stream.write_all(&self.session.take_output()).await?;
+        self.stream.flush().await
     }
 
     /// The client took too long for publish or play.
@@ -102,32 +102,17 @@ impl Client {
             self.refuse("", &format!("publish or play did not come within {} s", limit.as_secs_f32())).await;
         }
         let reason = if stage <= Stage::Echo { "handshake_timeout" } else { "command_timeout" };
-        let status = if self.spoke { Status::Error } else { Status::Empty };
-        Outcome::new(Side::Client, reason, if stage == Stage::Hello { status } else { Status::Error })
+        Outcome::new(Side::Client, reason, Status::Error)
     }
 
     async fn read(&mut self, piece: &mut [u8]) -> Result<usize, Outcome> {
         let read = self.stream.read(piece).await.map_err(lost)?;
         // Clients write these messages in small pieces with Nagle on: an early acknowledgement saves 40 ms each.
-        let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
+        let _ = SockRef::from(self.stream.tcp()).set_tcp_quickack(true);
         match read {
-            0 if self.spoke => Err(Outcome::new(Side::Client, "client_left", Status::Error)),
-            0 => Err(Outcome::new(Side::Client, "empty", Status::Empty)),
+            0 => Err(Outcome::new(Side::Client, "client_left", Status::Error)),
             read => Ok(read),
         }
-    }
-
-    async fn sniff(&mut self, first: &[u8]) -> Result<(), Outcome> {
-        let guess = sniff::guess(first);
-        let (Guess::Rtmp, None) = (guess, guess.answer()) else {
-            if let Some(answer) = guess.answer()
-                && let Ok(Ok(())) = timeout(TELL, self.stream.write_all(answer.as_bytes())).await
-            {
-                farewell(&mut self.stream).await;
-            }
-            return Err(Outcome::new(Side::Client, guess.reason(), Status::Error));
-        };
-        Ok(())
     }
 
     async fn broke(&mut self, error: &ServerError) -> Outcome {

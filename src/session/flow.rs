@@ -19,7 +19,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::buffer::Buffer;
 use super::life::Place;
@@ -27,6 +26,7 @@ use super::seat::Direction;
 use super::sockopt::set_receive_low_water;
 use crate::protocol::rtmp::joiner::{Filter, JoinError, Joiner, Outgoing};
 use crate::telemetry::{Count, Traffic};
+use crate::tls::Stream;
 
 /// Longest header that may be left over, bytes: 3 basic, 11 message, 4 extended timestamp.
 const MAX_HEADER: usize = 18;
@@ -47,8 +47,8 @@ pub(super) enum FlowError {
 
 /// What a flow works on, for one poll.
 pub(super) struct Ends<'a> {
-    pub(super) source: &'a mut TcpStream,
-    pub(super) sink: &'a mut TcpStream,
+    pub(super) source: &'a mut Stream,
+    pub(super) sink: &'a mut Stream,
     pub(super) filter: &'a mut dyn Filter,
     pub(super) place: &'a Place,
     pub(super) traffic: &'a Traffic,
@@ -194,6 +194,11 @@ impl Flow {
                 self.patched_sent += sent;
             }
         }
+        let flushed = Pin::new(&mut *ends.sink).poll_flush(cx);
+        if flushed.is_pending() {
+            ends.place.seat.set_blocked(self.direction, true, Instant::now);
+        }
+        ready!(flushed)?;
         if self.differs {
             (self.patched, self.patched_sent, self.differs) = (Vec::new(), 0, false);
             (self.start, self.leave) = (self.scanned, self.scanned);
@@ -214,7 +219,7 @@ impl Flow {
         match result {
             Poll::Ready(Ok(())) if read == 0 => self.eof = true,
             Poll::Ready(Ok(())) => {
-                self.drained = read < size;
+                self.drained = read < size && ends.source.drained();
                 self.end += read;
                 ends.traffic.reads.add(1);
                 let now = Instant::now();
@@ -223,7 +228,11 @@ impl Flow {
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
-                self.drained = true;
+                if !self.drained {
+                    // Only now is it known that there is no more.
+                    self.drained = true;
+                    self.set_mark(ends)?;
+                }
                 self.give_back();
             }
         }
@@ -233,9 +242,10 @@ impl Flow {
     /// Asks the kernel to wake us when the message in progress is whole, and the wheel to wake us if that takes too long.
     fn set_mark(&mut self, ends: &mut Ends<'_>) -> io::Result<()> {
         let missing = if ends.place.worker.wheel.holds() && !self.expired { self.joiner.missing() } else { 0 };
+        let missing = if missing == 0 { 1 } else { ends.source.wire_bytes_for(missing) };
         let mark = u32::try_from(missing).unwrap_or(u32::MAX).clamp(1, self.max_mark);
         if mark != self.mark {
-            set_receive_low_water(ends.source.as_fd(), mark)?;
+            set_receive_low_water(ends.source.tcp().as_fd(), mark)?;
             self.mark = mark;
         }
         if mark > 1 || self.leave < self.scanned {
@@ -325,7 +335,7 @@ impl Flow {
         let held = self.end - whole.max(self.start);
         let missing = usize::try_from(self.joiner.missing()).unwrap_or(usize::MAX);
         self.expired
-            || !self.drained
+            || self.end == self.capacity
             || !ends.place.worker.wheel.holds()
             || self.failure.is_some()
             || held.saturating_add(missing).saturating_add(MAX_HEADER) > self.capacity

@@ -1,10 +1,10 @@
 //! Does the upstream take this publish or play? The command phase on an upstream's connection.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 
 use crate::protocol::name::Action;
@@ -12,6 +12,7 @@ use crate::protocol::rtmp::chunk::Message;
 use crate::protocol::rtmp::client::{Answer, ClientParts, ClientSession};
 use crate::protocol::rtmp::replay::Renamer;
 use crate::protocol::rtmp::server::Request;
+use crate::tls::Stream;
 
 /// Read at a time, bytes.
 const PIECE: usize = 4096;
@@ -47,7 +48,7 @@ pub(super) enum Failure {
 
 /// Says to the upstream what the client said, until it takes or refuses the publish or play.
 pub(super) async fn introduce(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     request: &Request,
     renamer: &Renamer,
     deadline: Instant,
@@ -68,12 +69,12 @@ pub(super) async fn introduce(
     }
 }
 
-async fn talk(stream: &mut TcpStream, session: &mut ClientSession, renamer: &Renamer, action: Action) -> Result<(), Failure> {
+async fn talk(stream: &mut Stream, session: &mut ClientSession, renamer: &Renamer, action: Action) -> Result<(), Failure> {
     let mut piece = [0; PIECE];
     loop {
         let output = session.take_output();
         if !output.is_empty()
-            && let Err(e) = stream.write_all(&output).await
+            && let Err(e) = say(stream, &output).await
         {
             return Err(lost(session, &e.to_string()));
         }
@@ -84,7 +85,7 @@ async fn talk(stream: &mut TcpStream, session: &mut ClientSession, renamer: &Ren
             Ok(read) => read,
             Err(e) => return Err(lost(session, &e.to_string())),
         };
-        let _ = SockRef::from(&*stream).set_tcp_quickack(true);
+        let _ = SockRef::from(stream.tcp()).set_tcp_quickack(true);
         match session.handle_input(&piece[..read]) {
             Ok(Answer::More) => {}
             Ok(Answer::Started) => return Ok(()),
@@ -94,6 +95,11 @@ async fn talk(stream: &mut TcpStream, session: &mut ClientSession, renamer: &Ren
             Err(e) => return Err(Failure::Broken { kind: "protocol", text: e.to_string() }),
         }
     }
+}
+
+async fn say(stream: &mut Stream, output: &[u8]) -> io::Result<()> {
+    stream.write_all(output).await?;
+    stream.flush().await
 }
 
 fn lost(session: &ClientSession, text: &str) -> Failure {

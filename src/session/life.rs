@@ -11,16 +11,17 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
-use super::Shared;
 use super::client::Client;
 use super::filter::{ClientFilter, UpstreamFilter};
 use super::flow::Flow;
 use super::introduce::{Introduction, introduce};
+use super::opening::{self, Opened};
 use super::outcome::{Outcome, Side, Status};
 use super::relay::{Relay, failure_code, refusal_code, told};
 use super::report;
 use super::seat::{Direction, Patience, Seat};
 use super::worker::Worker;
+use super::{Door, Shared};
 use crate::admission::supervisor::Kick;
 use crate::admission::{AuthError, Granted, Permit, Refusal};
 use crate::protocol::name::{Action, Identity, NameError, Names, StreamName};
@@ -48,6 +49,7 @@ pub(super) struct Arrival {
     pub(super) place: Rc<Place>,
     pub(super) stream: std::net::TcpStream,
     pub(super) at: Instant,
+    pub(super) door: Door,
     pub(super) kick: Recipient<Kick>,
 }
 
@@ -62,17 +64,19 @@ pub(super) async fn live(arrival: Box<Arrival>) -> Outcome {
 
 /// Everything up to the switch.
 async fn prepare(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
-    let Arrival { place, stream, at, kick } = *arrival;
+    let Arrival { place, stream, at, door, kick } = *arrival;
     let failed = |e: std::io::Error| Outcome::new(Side::Relay, "socket", Status::Error).because(e);
-    let mut client = Client::new(TcpStream::from_std(stream).map_err(failed)?);
+    let tcp = TcpStream::from_std(stream).map_err(failed)?;
     let admitted = place.shared.gate.admit(Arc::clone(&place.cell), kick).await;
     let permit = match admitted {
         Ok(permit) => permit,
-        Err(refusal) => return Err(turn_away(&place, client, refusal).await),
+        Err(refusal) => return Err(turn_away(&place, tcp, refusal).await),
     };
     if permit.fills_address() {
         report::address_filled(&place);
     }
+    let Opened { stream, first, .. } = opening::open(&place, tcp, door, at).await?;
+    let mut client = Client::new(stream, first);
     let request = negotiated(&place, &mut client, at).await?;
     let wish = match judge(&place, &request) {
         Ok(wish) => wish,
@@ -121,16 +125,16 @@ async fn found(place: &Place, client: &mut Client, request: &Request, wish: &Wis
     }
 }
 
-async fn turn_away(place: &Place, mut client: Client, refusal: Refusal) -> Outcome {
+async fn turn_away(place: &Place, tcp: TcpStream, refusal: Refusal) -> Outcome {
     let text = refusal.to_string();
     report::refused(place, refusal.reason(), &text);
     if matches!(refusal, Refusal::MaxPerIp { hint: true, .. }) {
         report::address_filled(place);
     }
     match place.shared.gate.teller().try_begin() {
-        Some(_telling) => client.refuse_at_connect(text.clone()).await,
+        Some(_telling) => opening::turn_away(tcp, text.clone()).await,
         None => {
-            let _ = SockRef::from(&client.stream).set_linger(Some(std::time::Duration::ZERO));
+            let _ = SockRef::from(&tcp).set_linger(Some(std::time::Duration::ZERO));
         }
     }
     Outcome::new(Side::Relay, refusal.reason(), Status::Rejected).because(text)
@@ -324,9 +328,9 @@ async fn switch(
     let mut client_filter =
         ClientFilter::new(Rc::clone(&place), target, renamer, names.app, stream_ids, (request.app, request.tokens));
     let mut upstream_filter = UpstreamFilter { reconnect_asked: false };
-    let mut up = Flow::new(Direction::Up, up, place.shared.buffers.read, max_mark(&client));
+    let mut up = Flow::new(Direction::Up, up, place.shared.buffers.read, max_mark(client.tcp()));
     up.feed(&server.rest, &mut client_filter);
-    let mut down = Flow::new(Direction::Down, down, place.shared.buffers.write, max_mark(&connected.stream));
+    let mut down = Flow::new(Direction::Down, down, place.shared.buffers.write, max_mark(connected.stream.tcp()));
     down.feed(&parts.rest, &mut upstream_filter);
     place.seat.start_watch(patience(&place.shared, request.action), Instant::now());
     Ok(Box::new(Relay {

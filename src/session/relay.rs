@@ -1,15 +1,13 @@
 //! The relay phase: both directions of a session, in one hand-written future.
 
 use std::io;
-use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::filter::{ClientFilter, UpstreamFilter};
@@ -23,6 +21,7 @@ use crate::protocol::rtmp::amf0::Value;
 use crate::protocol::rtmp::command::{self, Command, event, kind};
 use crate::protocol::rtmp::joiner::{JoinError, OWN_CSID};
 use crate::telemetry::State;
+use crate::tls::Stream;
 use crate::upstream::{Load, Publication};
 
 /// How long the other side may take to end once one has.
@@ -50,8 +49,8 @@ pub(super) struct Relay {
     /// Message stream ids as client and upstream know them.
     pub(super) client_stream_id: u32,
     pub(super) upstream_stream_id: u32,
-    pub(super) client: TcpStream,
-    pub(super) upstream: TcpStream,
+    pub(super) client: Stream,
+    pub(super) upstream: Stream,
     pub(super) up: Flow,
     pub(super) down: Flow,
     pub(super) client_filter: ClientFilter,
@@ -188,7 +187,7 @@ impl Relay {
             self.up.conclude(&[(OWN_CSID, kind::COMMAND, 0, &delete)]);
         }
         let _ = timeout(FAREWELL, std::future::poll_fn(|cx| self.poll_leave(cx, true))).await;
-        let _ = SockRef::from(&self.upstream).shutdown(Shutdown::Write);
+        let _ = timeout(FAREWELL, self.upstream.shutdown()).await;
         if !unannounced {
             // The upstream's last words still reach a client that only half-closed.
             let _ = timeout(LINGER, std::future::poll_fn(|cx| self.poll_down(cx))).await;
@@ -214,7 +213,7 @@ impl Relay {
             self.finish_client().await;
         } else {
             // Inside a half-sent message only a reset is true.
-            let _ = SockRef::from(&self.client).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(self.client.tcp()).set_linger(Some(Duration::ZERO));
         }
     }
 
@@ -267,10 +266,12 @@ pub(super) fn told(reason: &str) -> &'static str {
 
 /// Half-closes, listens for a while without heeding, and leaves. A peer that still sends is then reset, which is the only thing that
 /// stops some.
-pub(super) async fn farewell(stream: &mut TcpStream) {
-    let _ = SockRef::from(&*stream).shutdown(Shutdown::Write);
+pub(super) async fn farewell(stream: &mut Stream) {
     let mut sink = [0; 4096];
-    let drain = async { while matches!(stream.read(&mut sink).await, Ok(n) if n > 0) {} };
+    let drain = async {
+        let _ = stream.shutdown().await;
+        while matches!(stream.read(&mut sink).await, Ok(n) if n > 0) {}
+    };
     let _ = timeout(FAREWELL, drain).await;
 }
 

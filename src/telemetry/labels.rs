@@ -64,9 +64,9 @@ pub(super) const HARD_CAP: &str = "hard_cap";
 
 /// `side` and `reason` of `rtmp_relay_sessions_ended_total`.
 pub const ENDINGS: [(Side, &[&str]); 3] =
-    [(Side::Client, &CLIENT_ENDS), (Side::Upstream, &UPSTREAM_ENDS), (Side::Relay, &RELAY_ENDS)];
+    [(Side::Client, CLIENT_ENDS), (Side::Upstream, UPSTREAM_ENDS), (Side::Relay, RELAY_ENDS)];
 
-const CLIENT_ENDS: [&str; 27] = [
+const CLIENT_ENDS: &[&str] = &[
     // As it should be.
     "client_closed",
     "client_reset",
@@ -80,6 +80,10 @@ const CLIENT_ENDS: [&str; 27] = [
     "client_not_reading",
     // Not what this port speaks.
     "tls_on_plain_port",
+    "plain_on_tls_port",
+    "tls_handshake",
+    "tls_client_cert",
+    "tls_untrusted",
     "http_on_rtmp_port",
     "rtsp_not_supported",
     "stray_rtsp_frame",
@@ -100,7 +104,7 @@ const CLIENT_ENDS: [&str; 27] = [
     "too_much_partial",
 ];
 
-const UPSTREAM_ENDS: [&str; 14] = [
+const UPSTREAM_ENDS: &[&str] = &[
     // While it relayed.
     "upstream_closed",
     "upstream_reset",
@@ -119,7 +123,7 @@ const UPSTREAM_ENDS: [&str; 14] = [
     "circuit_open",
 ];
 
-const RELAY_ENDS: [&str; 21] = [
+const RELAY_ENDS: &[&str] = &[
     "shutdown",
     "panic",
     "socket",

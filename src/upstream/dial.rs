@@ -17,6 +17,7 @@ use super::resolve::Resolver;
 use super::self_check;
 use super::target::{Target, TargetId};
 use crate::config::Config;
+use crate::tls::Stream;
 
 /// A quiet connection is asked for a sign of life after this long, then every [`KEEPALIVE_INTERVAL`].
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
@@ -148,7 +149,7 @@ impl DialError {
 #[derive(Debug)]
 pub struct Connected {
     /// The socket, with TCP_NODELAY and keep-alive.
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// The address it reached.
     pub addr: SocketAddr,
     /// From the look-up to the connection.
@@ -198,7 +199,7 @@ impl Dialer {
             .map_err(DialError::Dns)?;
         let judged = self.judge(&addresses)?;
         let (stream, addr) = self.connect_first(&judged, deadline).await?;
-        Ok(Connected { stream, addr, took: began.elapsed() })
+        Ok(Connected { stream: stream.into(), addr, took: began.elapsed() })
     }
 
     /// The bound on one dial.

@@ -68,7 +68,7 @@ async fn a_connection_is_made_with_the_options_a_live_stream_needs() {
     let connected = dialer.connect(&target(&format!("rtmp://{addr}/live"))).await.expect("connected");
     assert_eq!(connected.addr, addr);
     assert!(connected.took < settings().dial_timeout);
-    let raw = SockRef::from(&connected.stream);
+    let raw = SockRef::from(connected.stream.tcp());
     assert!(raw.tcp_nodelay().expect("read") && raw.keepalive().expect("read"));
     assert_eq!(raw.tcp_user_timeout().expect("read"), Some(Duration::from_secs(60)));
     let (mut accepted, _) = listener.accept().await.expect("accepted");

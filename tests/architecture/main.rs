@@ -17,11 +17,12 @@ const LAW: &[(&str, &[&str])] = &[
     ("telemetry", &["config"]),
     ("origin", &["protocol"]),
     ("admission", &["protocol::name", "config", "telemetry"]),
-    ("upstream", &["protocol::name", "config", "telemetry"]),
-    ("session", &["protocol", "config", "telemetry", "admission", "upstream"]),
-    ("listener", &["config", "telemetry", "admission", "session"]),
-    ("http", &["config", "telemetry", "admission", "upstream"]),
-    ("app", &["protocol", "config", "telemetry", "origin", "admission", "upstream", "session", "listener", "http"]),
+    ("tls", &["config", "telemetry"]),
+    ("upstream", &["protocol::name", "config", "telemetry", "tls"]),
+    ("session", &["protocol", "config", "telemetry", "tls", "admission", "upstream"]),
+    ("listener", &["config", "telemetry", "tls", "admission", "session"]),
+    ("http", &["config", "telemetry", "tls", "admission", "upstream"]),
+    ("app", &["protocol", "config", "telemetry", "origin", "tls", "admission", "upstream", "session", "listener", "http"]),
 ];
 
 /// What makes a file depend on when, where or by which chance it runs.
