@@ -21,7 +21,7 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use actix_web_prom::{PrometheusMetrics, PrometheusMetricsBuilder};
 use ipnetwork::IpNetwork;
 
-pub use facts::{BufferFacts, ListenerFacts, Sources, UpstreamFacts};
+pub use facts::{BufferFacts, ListenerFacts, Sources};
 pub use readiness::{NotReady, Reachable, Readiness};
 
 use desk::Desk;

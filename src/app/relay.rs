@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::supervisor::{self, Ended};
 use crate::admission::{Gate, RateLimiter, Supervisor, Tally};
 use crate::config::Config;
-use crate::http::{self, BufferFacts, ListenerFacts, Readiness, Served, Settings, Sources, UpstreamFacts};
+use crate::http::{self, BufferFacts, ListenerFacts, Readiness, Served, Settings, Sources};
 use crate::listener::{self, Listener, Workers, bind};
 use crate::session::{BufferStats, Door, Shared, Tls, WorkerSettings, prepare_worker};
 use crate::telemetry::{MetricsCollector, Telemetry, WorkerTraffic, collector, events};
-use crate::upstream::{self, Breaker, Reachability, Router, Target, UpstreamBreaker, breaker};
+use crate::upstream::{self, Breaker, Reachability, Router, UpstreamBreaker, breaker};
 
 /// Accepted sockets above `max_total_connections`: those that are just being told why they are refused.
 const HARD_CAP_EXTRA: usize = 64;
@@ -91,13 +91,18 @@ impl Relay {
         let collector = MetricsCollector::start_in_arbiter(&control, move |_| MetricsCollector::new(tell, sampled));
 
         let means = upstream::means(config, &targets, vec![address], Breaker::new(breaker.clone()), telemetry.clone());
-        let readiness = Readiness::of(means.reachability.clone());
-        warm(&means.reachability);
+        let reachability = upstream::reachability(config, &targets, &means);
+        let readiness = Readiness::of(reachability.clone());
+        match config.health_check {
+            Some(settings) => upstream::watch(&targets, settings, &means.dialer, &means.health, &control),
+            None => warm(&reachability),
+        }
+        let upstreams = upstream::views(config, &targets, &means);
         let gate = Gate::new(&config.security, config.rate_limit.map(|_| rate_limiter.clone()), supervisor.clone(), tally)
             .context("security.auth_tokens")?;
         let shared = Arc::new(Shared {
             gate,
-            router: Router::new(config, targets.clone(), means).context("routes")?,
+            router: Router::new(config, targets, means).context("routes")?,
             forward: config.forward_query.clone(),
             tls: None,
             timeouts: config.timeouts,
@@ -121,7 +126,7 @@ impl Relay {
                     readiness: readiness.clone(),
                     listener: Arc::new(move || listener_facts(&watch())),
                     buffers: Arc::new(move || buffer_facts(&buffers)),
-                    upstreams: upstream_facts(config, &targets),
+                    upstreams,
                     started: started.0,
                     started_at: started.1,
                 };
@@ -245,13 +250,4 @@ fn listener_facts(standing: &listener::Standing) -> ListenerFacts {
 
 fn buffer_facts(stats: &BufferStats) -> BufferFacts {
     BufferFacts { size_bytes: stats.size, lent: stats.lent(), max_total_bytes: stats.max_total, unheld: stats.unheld() }
-}
-
-fn upstream_facts(config: &Config, targets: &[Arc<Target>]) -> Arc<dyn Fn() -> Vec<UpstreamFacts> + Send + Sync> {
-    let weights: Vec<u32> = config.upstreams.iter().map(|u| u.weight).collect();
-    let labels: Vec<String> = targets.iter().map(|t| t.label.clone()).collect();
-    Arc::new(move || {
-        let facts = |(target, weight): (&String, &u32)| UpstreamFacts { target: target.clone(), weight: *weight };
-        labels.iter().zip(&weights).map(facts).collect()
-    })
 }

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use super::address::ListenAddr;
-use super::file::{CircuitBreakerSection, File, LogSection, RateLimitSection, RetrySection, SecuritySection};
+use super::file::{CircuitBreakerSection, File, HealthCheckSection, LogSection, RateLimitSection, RetrySection, SecuritySection};
 use super::finding::{Finding, Origin, place, quoted};
 use super::routing::{Routing, strategy};
 use super::scalar::Span;
@@ -103,6 +103,7 @@ impl Check<'_> {
             strategy: strategy(file.upstream_strategy),
             hash_load_factor: Some(file.upstream_hash_load_factor).filter(|&factor| factor > 0.0),
             routes,
+            health_check: self.health_check(&file.upstream_health_check),
             upstream_max_dialing: size(file.upstream_max_dialing),
             forward_query: file.forward_query.clone(),
             timeouts,
@@ -163,9 +164,6 @@ impl Check<'_> {
 
     /// Keys of the plan that this version cannot fulfil: said, never ignored.
     fn not_in_this_version(&mut self, file: &File) {
-        if file.upstream_health_check.enabled {
-            self.warn("upstream_health_check.enabled", "health checks are not in this version and have no effect yet");
-        }
         if file.security.tls_enabled {
             let text = "this version does not terminate TLS: clients cannot connect by rtmps://; expected false, with TLS terminated in front of the relay if it is needed";
             self.error("security.tls_enabled", text);
@@ -269,6 +267,24 @@ impl Check<'_> {
             self.warn("retry.total_timeout", text);
         }
         section.enabled.then_some(retry)
+    }
+
+    fn health_check(&mut self, section: &HealthCheckSection) -> Option<HealthCheck> {
+        let HealthCheckSection { enabled, interval_sec, timeout_sec, rise, fall, kind } = *section;
+        let times = ["upstream_health_check.interval_sec", "upstream_health_check.timeout_sec"];
+        if enabled && timeout_sec > interval_sec && self.intact(&times) {
+            let text = format!(
+                "found {timeout_sec}, longer than interval_sec ({interval_sec}): a silent upstream is checked less often"
+            );
+            self.warn("upstream_health_check.timeout_sec", text);
+        }
+        enabled.then(|| HealthCheck {
+            interval: seconds(interval_sec),
+            timeout: seconds(timeout_sec),
+            rise: narrow(rise),
+            fall: narrow(fall),
+            kind,
+        })
     }
 
     fn log(&mut self, section: LogSection) -> Log {

@@ -88,7 +88,7 @@ pub(super) struct File {
     pub(super) circuit_breaker: CircuitBreakerSection,
     /// Tries a failed dial again, while the client waits.
     pub(super) retry: RetrySection,
-    /// Checks of upstreams without clients. Not in this version.
+    /// Checks of upstreams without clients.
     pub(super) upstream_health_check: HealthCheckSection,
     /// When /ready answers 503.
     pub(super) ready: ReadySection,

@@ -14,7 +14,7 @@ use super::address::ListenAddr;
 
 mod upstreams;
 
-pub use upstreams::{Match, Route, Strategy, Upstream};
+pub use upstreams::{CheckKind, HealthCheck, Match, Route, Strategy, Upstream};
 
 /// The whole configuration. Two that are equal ask for the same behaviour; `Debug` prints no secret.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +36,8 @@ pub struct Config {
     pub hash_load_factor: Option<f64>,
     /// Which streams go to which upstreams, the first that matches; empty sends all to all.
     pub routes: Vec<Route>,
+    /// How upstreams are checked without clients; `None` when off.
+    pub health_check: Option<HealthCheck>,
     /// Dials in progress to one target at the same time, at least 1.
     pub upstream_max_dialing: usize,
     /// Which of the client's own query arguments travel on.

@@ -9,7 +9,7 @@ use actix::Recipient;
 use super::Readiness;
 use crate::admission::{rate_limiter, supervisor};
 use crate::telemetry::{Telemetry, collector};
-use crate::upstream::breaker;
+use crate::upstream::{UpstreamView, breaker};
 
 /// Everybody who is asked. Cheap to clone.
 #[derive(Clone)]
@@ -31,7 +31,7 @@ pub struct Sources {
     /// Tells of the buffers; must not block.
     pub buffers: Arc<dyn Fn() -> BufferFacts + Send + Sync>,
     /// The configured upstreams, in their order; must not block.
-    pub upstreams: Arc<dyn Fn() -> Vec<UpstreamFacts> + Send + Sync>,
+    pub upstreams: Arc<dyn Fn() -> Vec<UpstreamView> + Send + Sync>,
     /// When the process began.
     pub started: Instant,
     /// The same on the wall clock.
@@ -62,13 +62,4 @@ pub struct BufferFacts {
     pub max_total_bytes: usize,
     /// Messages that were passed on unheld because of that.
     pub unheld: u64,
-}
-
-/// One upstream.
-#[derive(Debug, Clone)]
-pub struct UpstreamFacts {
-    /// Its label, without credentials, key and query.
-    pub target: String,
-    /// Its share of new sessions.
-    pub weight: u32,
 }

@@ -29,7 +29,7 @@ use crate::protocol::rtmp::joiner::{Joiner, Start, StreamIds};
 use crate::protocol::rtmp::replay::Renamer;
 use crate::protocol::rtmp::server::Request;
 use crate::telemetry::{SessionCell, State};
-use crate::upstream::{Ask, CircuitPermit, Connected, Family, Link, Load, NoRoute, Publication, Seek, SeekError, Target};
+use crate::upstream::{Ask, Connected, DialPermit, Family, Link, Load, NoRoute, Publication, Seek, SeekError, Target};
 
 /// Most that a low-water mark asks for, bytes; below half of the smallest usual receive buffer.
 const MAX_MARK: u32 = 48 * 1024;
@@ -258,7 +258,7 @@ fn failed(
     place: &Place,
     request: &Request,
     target: &Target,
-    permit: CircuitPermit,
+    permit: DialPermit,
     failure: super::introduce::Failure,
     attempt: u32,
 ) -> Option<NotFound> {
@@ -266,14 +266,14 @@ fn failed(
     match failure {
         Failure::Refused { code, text } => {
             // By command, not by failing: the upstream is well, and would say the same again.
-            drop(permit);
+            permit.refused();
             report::upstream_refused(place, target, &code);
             let code = if code.starts_with("NetStream.") { code } else { failure_code(request.action).to_owned() };
             let outcome = Outcome::new(Side::Upstream, "upstream_refused", Status::Error).because(&code);
             Some((code, text, outcome))
         }
         Failure::Broken { kind, text } => {
-            permit.failure();
+            permit.failure(kind, &text);
             report::dial_failed(place, target, kind, &text, attempt);
             None
         }

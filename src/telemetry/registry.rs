@@ -34,6 +34,7 @@ pub struct Metrics {
     pub(super) upstream_retries: IntCounter,
     pub(super) upstream_connect_duration: Histogram,
     pub(super) circuit_state: IntGaugeVec,
+    pub(super) upstream_healthy: IntGaugeVec,
     upstream_sessions: IntGaugeVec,
     pub(super) panics: IntCounterVec,
     dropped_lines: DroppedLines,
@@ -71,6 +72,7 @@ impl Metrics {
             upstream_retries: table.counter("rtmp_relay_upstream_retries_total", "Waits before another dial."),
             upstream_connect_duration: table.histogram("rtmp_relay_upstream_connect_duration_seconds", &LATENCIES, "Name look-up and TCP connect of successful dials."),
             circuit_state: table.gauges("rtmp_relay_circuit_state", &["target"], "Circuit of each upstream: 0 = closed (dials pass), 1 = half-open, 2 = open."),
+            upstream_healthy: table.gauges("rtmp_relay_upstream_healthy", &["upstream"], "Whether each upstream is tried in its turn: 1 = yes, 0 = only after the others, since its last dial or its last checks failed."),
             upstream_sessions: table.gauges("rtmp_relay_upstream_sessions", &["upstream"], "Sessions and dials in progress at each upstream."),
             panics: table.counters("rtmp_relay_panics_total", &["where"], "Panics that were caught; each is a bug worth a report."),
             dropped_lines: DroppedLines::new(),
@@ -105,12 +107,14 @@ impl Metrics {
         SessionAtUpstream(gauge)
     }
 
-    /// Names the upstreams whose circuits and sessions are shown. At start.
+    /// Names the upstreams whose circuits, health and sessions are shown. At start.
     pub fn set_targets<'a>(&self, labels: impl IntoIterator<Item = &'a str>) {
         self.circuit_state.reset();
+        self.upstream_healthy.reset();
         self.upstream_sessions.reset();
         for label in labels {
             self.circuit_state.with_label_values(&[label]).set(0);
+            self.upstream_healthy.with_label_values(&[label]).set(1);
             self.upstream_sessions.with_label_values(&[label]).set(0);
         }
     }

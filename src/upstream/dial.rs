@@ -190,16 +190,36 @@ impl Dialer {
     /// [`DialError`]. Addresses are tried in the resolver's order; the last one's error is told.
     pub async fn connect(&self, target: &Target) -> Result<Connected, DialError> {
         let _slot = self.queue(target.id).await?;
+        self.connect_unqueued(target).await
+    }
+
+    /// The same without a place in the queue, for what bounds itself: checks must not fail because many dial.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub(super) async fn connect_unqueued(&self, target: &Target) -> Result<Connected, DialError> {
         let began = Instant::now();
-        let deadline = began + self.shared.settings.dial_timeout;
+        let (stream, addr) = self.reach(target, began + self.shared.settings.dial_timeout).await?;
+        Ok(Connected { stream: stream.into(), addr, took: began.elapsed() })
+    }
+
+    /// Whether a TCP connection can be had, and nothing more.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub(super) async fn look(&self, target: &Target) -> Result<(), DialError> {
+        self.reach(target, Instant::now() + self.shared.settings.dial_timeout).await.map(drop)
+    }
+
+    /// Look-up, guard, TCP.
+    async fn reach(&self, target: &Target, deadline: Instant) -> Result<(TcpStream, SocketAddr), DialError> {
         let (host, port) = (target.url.host(), target.url.port());
         let addresses = timeout_at(deadline, self.shared.resolver.resolve(host, port))
             .await
             .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))
             .map_err(DialError::Dns)?;
         let judged = self.judge(&addresses)?;
-        let (stream, addr) = self.connect_first(&judged, deadline).await?;
-        Ok(Connected { stream: stream.into(), addr, took: began.elapsed() })
+        self.connect_first(&judged, deadline).await
     }
 
     /// The bound on one dial.

@@ -11,6 +11,7 @@ mod client;
 mod ear;
 mod ends;
 mod golden;
+mod health;
 mod hostile;
 mod hostile_streams;
 mod origin;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 
 use super::sessions::{Choice, Row, Rows};
+use super::upstreams::Upstream;
 use crate::admission::{rate_limiter, supervisor};
 use crate::http::desk::Round;
 use crate::http::{BufferFacts, ListenerFacts, Sources};
@@ -54,10 +55,7 @@ impl Page {
             connections: round.connections.as_ref().ok().map(connections),
             rate_limit: round.rate_limit.as_ref().ok().map(RateLimit::new),
             circuit_breaker: round.circuit_breaker.as_ref().ok().map(CircuitBreaker::new),
-            upstreams: (sources.upstreams)()
-                .into_iter()
-                .map(|upstream| Upstream { target: upstream.target, weight: upstream.weight })
-                .collect(),
+            upstreams: (sources.upstreams)().into_iter().map(Upstream::from).collect(),
             traffic: round.traffic.as_ref().ok().map(Traffic::new),
             buffers: (sources.buffers)().into(),
             errors: errors(round),
@@ -199,12 +197,6 @@ impl CircuitBreaker {
             panics: snapshot.panics,
         }
     }
-}
-
-#[derive(Debug, Serialize)]
-struct Upstream {
-    target: String,
-    weight: u32,
 }
 
 #[derive(Debug, Serialize)]
