@@ -37,5 +37,6 @@ fn asks_nothing() -> crate::config::Security {
         allowed_clients: Vec::new(),
         denied_clients: Vec::new(),
         upstream_allowed_networks: Vec::new(),
+        tls: None,
     }
 }

@@ -13,6 +13,7 @@ pub mod guard;
 pub mod health;
 pub mod live;
 pub mod load;
+mod private;
 pub mod probe;
 pub mod resolve;
 pub mod retry;
@@ -35,19 +36,21 @@ pub use dial::{Connected, DialError, DialSettings, Dialer};
 pub use health::{DialPermit, Health};
 pub use live::{Live, Publication};
 pub use load::{Load, Loads};
+pub use private::{judge_private, privacy};
 pub use probe::{Reachability, Verdict};
 pub use retry::{Attempts, GiveUp, Next};
 pub use route::{Ask, BadPattern};
 pub use router::{NoRoute, Router};
 pub use seek::{Link, Means, Seek, SeekError, Step};
 pub use target::{Family, Target, TargetError, TargetId};
-pub use url::{UpstreamUrl, UrlError};
+pub use url::{Scheme, UpstreamUrl, UrlError};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::Config;
 use crate::telemetry::Telemetry;
+use crate::tls::ClientError;
 use guard::Forbidden;
 use ipnetwork::IpNetwork;
 use vital::{Rules, VitalView};
@@ -81,13 +84,23 @@ pub fn targets(config: &Config) -> Result<Vec<Arc<Target>>, UrlError> {
 }
 
 /// Everything that searches need, for `targets` and the addresses `own` that the relay listens on.
-pub fn means(config: &Config, targets: &[Arc<Target>], own: Vec<SocketAddr>, breaker: Breaker, telemetry: Telemetry) -> Means {
-    let dialer = Dialer::new(DialSettings::of(config, own));
+///
+/// # Errors
+/// [`ClientError`] where an upstream speaks TLS and whom to believe cannot be read.
+pub fn means(
+    config: &Config,
+    targets: &[Arc<Target>],
+    own: Vec<SocketAddr>,
+    breaker: Breaker,
+    telemetry: Telemetry,
+) -> Result<Means, ClientError> {
+    let settings = DialSettings { private: private::clients(config, targets)?, ..DialSettings::of(config, own) };
+    let dialer = Dialer::new(settings);
     let rules = config.health_check.map_or(Rules { rise: 1, fall: 1 }, |check| Rules { rise: check.rise, fall: check.fall });
     let health = Health::new(targets, rules, telemetry.clone());
     let most = config.upstreams.iter().map(|upstream| upstream.max_connections);
     let loads = targets.iter().zip(most).map(|(target, most)| (target.id, target.label.as_str(), most));
-    Means { dialer, breaker, health, loads: Loads::new(loads, telemetry), retry: config.retry }
+    Ok(Means { dialer, breaker, health, loads: Loads::new(loads, telemetry), retry: config.retry })
 }
 
 /// Whether an upstream can be reached, for /ready. Probes where no checks find out.
@@ -111,6 +124,8 @@ pub struct UpstreamView {
     pub sessions: u32,
     /// The most there may be.
     pub max_connections: Option<u32>,
+    /// "off", "verified" or "not_verified".
+    pub tls: &'static str,
     /// How it is.
     pub health: VitalView,
 }
@@ -127,6 +142,7 @@ pub fn views(config: &Config, targets: &[Arc<Target>], means: &Means) -> Arc<dyn
             backup: upstream.backup,
             sessions: loads.of(target.id),
             max_connections: upstream.max_connections,
+            tls: privacy(target, upstream),
             health,
         };
         known.iter().zip(health.views()).map(view).collect()
@@ -160,7 +176,7 @@ mod tests {
             ("rtmp://[::1]:1936/live/S3CRET", "loopback"),
             ("rtmp://[64:ff9b::a9fe:a9fe]/S3CRET", "cloud metadata"),
             ("rtmp://192.168.0.1", "private"),
-            ("rtmps://8.8.8.8/S3CRET", "not in this version"),
+            ("rtmpt://8.8.8.8/S3CRET", "expected rtmp://"),
         ] {
             let text = judge_literal(url, &allowed).expect_err(url).to_string();
             assert!(text.contains(word) && !text.contains("S3CRET"), "{url}: {text}");

@@ -50,7 +50,10 @@ async fn check(target: &Target, settings: &HealthCheck, dialer: &Dialer) -> Resu
     };
     let connected = timeout_at(deadline, connected).await;
     let connected = connected.map_err(|_| too_late("connect_timeout", "connection"))?.map_err(failed)?;
-    let (Some(mut connected), CheckKind::Handshake) = (connected, settings.kind) else { return Ok(Depth::Connection) };
+    let Some(mut connected) = connected else { return Ok(Depth::Socket) };
+    if settings.kind != CheckKind::Handshake {
+        return Ok(Depth::Connection);
+    }
     let spoken = async {
         match target.family() {
             Family::Rtmp => shake(&mut connected.stream).await,

@@ -40,8 +40,8 @@ fn checks_are_spread_by_a_tenth() {
 async fn a_connection_is_enough_for_tcp_and_not_for_a_handshake() {
     // The kernel accepts, and nobody answers: so does a process that hangs.
     let (_listener, target) = origin().await;
-    for kind in [CheckKind::Tcp, CheckKind::Tls] {
-        assert_eq!(check(&target, &settings(kind), &dialer()).await, Ok(Depth::Connection), "{kind:?}");
+    for (kind, depth) in [(CheckKind::Tcp, Depth::Socket), (CheckKind::Tls, Depth::Connection)] {
+        assert_eq!(check(&target, &settings(kind), &dialer()).await, Ok(depth), "{kind:?}");
     }
     let trouble = check(&target, &settings(CheckKind::Handshake), &dialer()).await.expect_err("silence");
     assert_eq!(trouble.kind, "handshake_timeout");

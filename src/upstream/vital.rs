@@ -8,6 +8,8 @@ pub const TRIAL_EVERY: Duration = Duration::from_secs(10);
 /// How far something got, or had to get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
+    /// A TCP connection.
+    Socket,
     /// A connection; with TLS where the target has it.
     Connection,
     /// A handshake of RTMP, an answer of RTSP.
@@ -33,7 +35,8 @@ impl Trouble {
     fn depth(&self) -> Depth {
         match self.kind {
             "handshake" | "handshake_timeout" | "protocol" => Depth::Speech,
-            _ => Depth::Connection,
+            kind if kind.starts_with("tls_") => Depth::Connection,
+            _ => Depth::Socket,
         }
     }
 }

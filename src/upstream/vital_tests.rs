@@ -48,6 +48,17 @@ fn a_connection_does_not_disprove_that_the_handshake_failed() {
 }
 
 #[test]
+fn a_socket_does_not_disprove_that_tls_failed() {
+    let start = Instant::now();
+    let mut vital = Vital::new(start);
+    vital.dialled(start, Err(trouble("tls_expired")));
+    vital.checked(start, RULES, Ok(Depth::Socket));
+    assert!(!vital.is_healthy());
+    vital.checked(start, RULES, Ok(Depth::Connection));
+    assert!(vital.is_healthy());
+}
+
+#[test]
 fn from_time_to_time_one_client_may_try_what_failed() {
     let start = Instant::now();
     let mut vital = Vital::new(start);

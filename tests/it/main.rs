@@ -14,6 +14,7 @@ mod golden;
 mod health;
 mod hostile;
 mod hostile_streams;
+mod metrics;
 mod origin;
 mod parser;
 mod policy;

@@ -1,6 +1,7 @@
 //! Pure: the upstreams that the operator chose, and who goes to which.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -19,17 +20,23 @@ pub struct Upstream {
     pub backup: bool,
     /// Sessions that this relay may have there at the same time; `None` sets no limit.
     pub max_connections: Option<u32>,
+    /// Authorities for its certificate; `None`: [`Config::upstream_ca_file`](super::Config::upstream_ca_file).
+    pub ca_file: Option<PathBuf>,
+    /// Whether its certificate is not checked.
+    pub insecure_skip_verify: bool,
 }
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, name, weight, backup, max_connections } = self;
+        let Self { url: _, name, weight, backup, max_connections, ca_file, insecure_skip_verify } = self;
         f.debug_struct("Upstream")
             .field("url", &"(hidden)")
             .field("name", name)
             .field("weight", weight)
             .field("backup", backup)
             .field("max_connections", max_connections)
+            .field("ca_file", ca_file)
+            .field("insecure_skip_verify", insecure_skip_verify)
             .finish()
     }
 }

@@ -15,6 +15,7 @@ pub(super) struct Upstream {
     backup: bool,
     sessions: u32,
     max_connections: Option<u32>,
+    tls: &'static str,
     health: Health,
 }
 
@@ -42,8 +43,8 @@ struct Checks {
 
 impl From<UpstreamView> for Upstream {
     fn from(view: UpstreamView) -> Self {
-        let UpstreamView { target, name, weight, backup, sessions, max_connections, health } = view;
-        Self { target, name, weight, backup, sessions, max_connections, health: health.into() }
+        let UpstreamView { target, name, weight, backup, sessions, max_connections, tls, health } = view;
+        Self { target, name, weight, backup, sessions, max_connections, tls, health: health.into() }
     }
 }
 
