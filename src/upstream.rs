@@ -4,6 +4,7 @@
 //! the only way to a socket: it resolves, lets [`guard`] judge each address, refuses the relay's own door, and connects
 //! to exactly what was judged. [`UpstreamBreaker`] is asked before each dial, [`retry`] says when there is another.
 
+mod answers;
 pub mod breaker;
 mod check;
 pub mod circuit;
@@ -15,6 +16,7 @@ pub mod live;
 pub mod load;
 mod private;
 pub mod probe;
+mod race;
 pub mod resolve;
 pub mod retry;
 mod route;

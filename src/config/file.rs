@@ -12,7 +12,9 @@ use super::scalar::{RawToken, Span};
 use super::secret::Hidden;
 use super::settings::{ForwardQuery, LogFormat, LogLevel, StreamNames, Tls};
 
-pub(super) use upstreams::{HealthCheckSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream};
+pub(super) use upstreams::{
+    DnsSection, HealthCheckSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream,
+};
 
 /// Configuration of relay. `//` and `/* */` comments may stand anywhere.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -96,6 +98,8 @@ pub(super) struct File {
     pub(super) retry: RetrySection,
     /// Checks of upstreams without clients.
     pub(super) upstream_health_check: HealthCheckSection,
+    /// Names of upstreams.
+    pub(super) dns: DnsSection,
     /// When /ready answers 503.
     pub(super) ready: ReadySection,
     /// Log lines.
@@ -136,6 +140,7 @@ impl Default for File {
             circuit_breaker: CircuitBreakerSection::default(),
             retry: RetrySection::default(),
             upstream_health_check: HealthCheckSection::default(),
+            dns: DnsSection::default(),
             ready: ReadySection::default(),
             log: LogSection::default(),
         }

@@ -14,7 +14,7 @@ use super::address::ListenAddr;
 
 mod upstreams;
 
-pub use upstreams::{CheckKind, HealthCheck, Match, Route, Strategy, Upstream};
+pub use upstreams::{CheckKind, Dns, HealthCheck, Match, Route, Strategy, Upstream};
 
 /// The whole configuration. Two that are equal ask for the same behaviour; `Debug` prints no secret.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +44,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// How upstreams are checked without clients; `None` when off.
     pub health_check: Option<HealthCheck>,
+    /// How long answers to look-ups of upstreams' names are good.
+    pub dns: Dns,
     /// Dials in progress to one target at the same time, at least 1.
     pub upstream_max_dialing: usize,
     /// Authorities for upstreams that name none themselves; `None`: those of this machine.

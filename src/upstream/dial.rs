@@ -13,18 +13,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::guard::{self, Forbidden};
+use super::race;
 use super::resolve::Resolver;
 use super::self_check;
 use super::target::{Target, TargetId};
-use crate::config::Config;
+use crate::config::{Config, Dns};
 use crate::tls::{Client, ConnectError, Stream};
 
 /// A quiet connection is asked for a sign of life after this long, then every [`KEEPALIVE_INTERVAL`].
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
-/// No address gets less of the time than this, however many there are.
-const LEAST_SHARE: Duration = Duration::from_millis(250);
 
 /// What bounds a dial.
 #[derive(Debug, Clone)]
@@ -43,6 +42,8 @@ pub struct DialSettings {
     pub user_timeout: Option<Duration>,
     /// SO_RCVBUF; none leaves it to the kernel's autotuning.
     pub recv_buffer: Option<usize>,
+    /// How long answers of the resolver are good.
+    pub dns: Dns,
     /// SO_SNDBUF; none leaves it to the kernel's autotuning.
     pub send_buffer: Option<usize>,
     /// How targets whose scheme is private are met.
@@ -59,6 +60,7 @@ impl Default for DialSettings {
             own: Vec::new(),
             user_timeout: Some(Duration::from_secs(60)),
             recv_buffer: None,
+            dns: Dns { cache_ttl: Duration::ZERO, stale_ttl: Duration::ZERO },
             send_buffer: None,
             private: HashMap::new(),
         }
@@ -77,6 +79,7 @@ impl DialSettings {
             own,
             user_timeout: Some(config.timeouts.write),
             recv_buffer: config.tcp.recv_buffer,
+            dns: config.dns,
             send_buffer: config.tcp.send_buffer,
             private: HashMap::new(),
         }
@@ -204,7 +207,8 @@ struct Judged(SocketAddr);
 impl Dialer {
     /// A dialer that asks the system's resolver.
     pub fn new(settings: DialSettings) -> Self {
-        Self::with(settings, Resolver::system())
+        let resolver = Resolver::system(settings.dns);
+        Self::with(settings, resolver)
     }
 
     /// A dialer that asks `resolver`.
@@ -215,7 +219,8 @@ impl Dialer {
     /// Opens a connection to `target`. Dropping the future gives everything back at once, its place in the queue too.
     ///
     /// # Errors
-    /// [`DialError`]. Addresses are tried in the resolver's order; the last one's error is told.
+    /// [`DialError`]. Addresses of both families take turns, in the resolver's order, and the next starts before the last has failed;
+    /// the last error is told.
     pub async fn connect(&self, target: &Target) -> Result<Connected, DialError> {
         let _slot = self.queue(target.id).await?;
         self.connect_unqueued(target).await
@@ -254,7 +259,11 @@ impl Dialer {
             .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))
             .map_err(DialError::Dns)?;
         let judged = self.judge(&addresses)?;
-        self.connect_first(&judged, deadline).await
+        let connected = self.connect_first(&judged, deadline).await;
+        if connected.as_ref().is_err_and(DialError::counts) {
+            self.shared.resolver.doubt(host, port);
+        }
+        connected
     }
 
     async fn shake_hands(&self, target: &Target, stream: TcpStream, addr: SocketAddr) -> Result<Stream, DialError> {
@@ -303,22 +312,21 @@ impl Dialer {
     }
 
     async fn connect_first(&self, addresses: &[Judged], deadline: Instant) -> Result<(TcpStream, SocketAddr), DialError> {
-        let mut last = DialError::Dns(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
-        for (tried, &Judged(addr)) in addresses.iter().enumerate() {
-            let now = Instant::now();
-            // A black hole in front must not take the time of the address behind it.
-            let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-            let share = (deadline.saturating_duration_since(now) / left).max(LEAST_SHARE);
-            match timeout_at((now + share).min(deadline), self.connect_one(Judged(addr))).await {
-                Ok(Ok(stream)) => return Ok((stream, addr)),
-                Ok(Err(error)) => last = classify(addr, error),
-                Err(_) => last = DialError::Timeout(addr),
+        let mut told: Option<DialError> = None;
+        let failed = |Judged(addr): Judged, error: Option<io::Error>| {
+            let error = error.map_or(DialError::Timeout(addr), |error| classify(addr, error));
+            // What says something about the upstream is told rather than what says something about us, as that there is no IPv6 here.
+            if error.counts() || !told.as_ref().is_some_and(DialError::counts) {
+                told = Some(error);
             }
-            if deadline <= Instant::now() {
-                break;
+        };
+        let order = race::alternated(addresses, |Judged(addr)| addr);
+        match race::first(&order, (race::STAGGER, deadline), |judged| self.connect_one(judged), failed).await {
+            Some((Judged(addr), stream)) => Ok((stream, addr)),
+            None => {
+                Err(told.unwrap_or_else(|| DialError::Dns(io::Error::new(io::ErrorKind::NotFound, "the name has no address"))))
             }
         }
-        Err(last)
     }
 
     async fn connect_one(&self, Judged(addr): Judged) -> io::Result<TcpStream> {

@@ -97,7 +97,7 @@ fn of(dialer: Dialer, url: &str, probes: bool) -> Reachability {
 }
 
 fn shared(addr: SocketAddr, lookups: Arc<AtomicUsize>) -> Reachability {
-    let resolver = Resolver::with(Arc::new(move |_, _| {
+    let resolver = Resolver::forgetful(Arc::new(move |_, _| {
         lookups.fetch_add(1, SeqCst);
         Ok::<_, io::Error>(vec![addr])
     }));
@@ -132,7 +132,7 @@ async fn an_upstream_that_is_down_from_the_start_is_unreachable_by_name() {
 async fn a_question_does_not_wait_for_a_probe_that_hangs() {
     let (release, gate) = std::sync::mpsc::channel::<()>();
     let gate = Mutex::new(gate);
-    let resolver = Resolver::with(Arc::new(move |_, _| {
+    let resolver = Resolver::forgetful(Arc::new(move |_, _| {
         gate.lock().expect("a lock").recv().ok();
         Ok(Vec::new())
     }));
@@ -148,7 +148,7 @@ async fn a_question_does_not_wait_for_a_probe_that_hangs() {
 async fn where_checks_find_out_nobody_probes() {
     let lookups = Arc::new(AtomicUsize::new(0));
     let counted = lookups.clone();
-    let resolver = Resolver::with(Arc::new(move |_, _| {
+    let resolver = Resolver::forgetful(Arc::new(move |_, _| {
         counted.fetch_add(1, SeqCst);
         Ok::<_, io::Error>(Vec::new())
     }));

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::scalar::Span;
 use crate::config::secret::Hidden;
 use crate::config::settings::CheckKind;
 
@@ -125,5 +126,22 @@ pub(in crate::config) struct HealthCheckSection {
 impl Default for HealthCheckSection {
     fn default() -> Self {
         Self { enabled: false, interval_sec: 10.0, timeout_sec: 5.0, rise: 2, fall: 3, kind: CheckKind::Handshake }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct DnsSection {
+    /// How long the addresses of an upstream's name are used without asking again; a dial that reaches none of them asks earlier. "0s": each dial asks.
+    #[schemars(extend("x-maximum" = "1day"))]
+    pub(in crate::config) cache_ttl: Span,
+    /// How long they are used beyond that where name look-up fails. "0s": not at all.
+    #[schemars(extend("x-maximum" = "30days"))]
+    pub(in crate::config) stale_ttl: Span,
+}
+
+impl Default for DnsSection {
+    fn default() -> Self {
+        Self { cache_ttl: Span::secs(30), stale_ttl: Span::secs(86_400) }
     }
 }

@@ -115,3 +115,12 @@ pub enum CheckKind {
     /// The RTMP handshake, or the answer to RTSP OPTIONS.
     Handshake,
 }
+
+/// How long answers to look-ups of upstreams' names are good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dns {
+    /// Without asking again.
+    pub cache_ttl: Duration,
+    /// From then on, where there is no new answer.
+    pub stale_ttl: Duration,
+}
