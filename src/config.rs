@@ -177,4 +177,6 @@ fn read_text(path: &Path) -> Result<String, String> {
 }
 
 #[cfg(test)]
+mod access_tests;
+#[cfg(test)]
 mod tests;

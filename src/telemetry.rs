@@ -25,7 +25,7 @@ use std::time::Instant;
 
 use crate::config::Log;
 
-pub use cell::{Count, Facts, SessionCell, SessionId, State, Traffic};
+pub use cell::{Claim, Count, Facts, SessionCell, SessionId, State, Traffic};
 pub use collector::MetricsCollector;
 pub use ending::{Side, Status};
 pub use events::Event;

@@ -4,6 +4,7 @@
 //! the only way to a socket: it resolves, lets [`guard`] judge each address, refuses the relay's own door, and connects
 //! to exactly what was judged. [`UpstreamBreaker`] is asked before each dial, [`retry`] says when there is another.
 
+mod announce;
 mod answers;
 pub mod breaker;
 mod check;
@@ -27,6 +28,7 @@ mod self_check;
 pub mod target;
 mod template;
 pub mod url;
+mod userinfo;
 pub mod vital;
 pub mod walk;
 
@@ -46,6 +48,7 @@ pub use router::{NoRoute, Router};
 pub use seek::{Link, Means, Seek, SeekError, Step};
 pub use target::{Family, Target, TargetError, TargetId};
 pub use url::{Scheme, UpstreamUrl, UrlError};
+pub use userinfo::Userinfo;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -76,6 +79,7 @@ pub fn targets(config: &Config) -> Result<Vec<Arc<Target>>, UrlError> {
     let mut targets: Vec<Arc<Target>> = Vec::new();
     for (id, upstream) in (0..).zip(&config.upstreams) {
         let mut target = Target::parse(TargetId(id), &upstream.url)?;
+        target.proxy_protocol = upstream.proxy_protocol;
         // Two that differ in what no label may show, their stream keys, are told apart by their place.
         if targets.iter().any(|other| other.label == target.label) {
             target.label = format!("{}#{}", target.label, id + 1);

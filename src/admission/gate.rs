@@ -1,12 +1,16 @@
 //! The way in: every question of admission, in the one order in which they are asked.
 
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use actix::{Addr, Recipient};
 
+use super::auth::Proof;
 use super::rate_limiter::Acquire;
 use super::supervisor::{Admit, Kick};
-use super::{Authenticator, Granted, Networks, Permit, RateLimiter, Refusal, RefusalTeller, Supervisor, Tally};
+use super::{
+    AuthError, Authenticator, Expect, Granted, Networks, Permit, Proxies, RateLimiter, Refusal, RefusalTeller, Supervisor, Tally,
+};
 use crate::config::Security;
 use crate::protocol::name::{Action, StreamName};
 use crate::telemetry::{Metrics, SessionCell, Waits};
@@ -25,6 +29,7 @@ pub struct Gate {
 /// What a reload may change.
 #[derive(Clone)]
 struct Rules {
+    proxies: Arc<Proxies>,
     networks: Arc<Networks>,
     authenticator: Arc<Authenticator>,
 }
@@ -32,7 +37,8 @@ struct Rules {
 impl Rules {
     fn new(security: &Security) -> Result<Self, super::auth::BadGlob> {
         let networks = Networks::new(&security.allowed_clients, &security.denied_clients);
-        Ok(Self { networks: Arc::new(networks), authenticator: Arc::new(Authenticator::new(security)?) })
+        let authenticator = Arc::new(Authenticator::new(security)?);
+        Ok(Self { proxies: Arc::new(Proxies::new(security)), networks: Arc::new(networks), authenticator })
     }
 }
 
@@ -56,13 +62,18 @@ impl Gate {
         Self { waits: Some([metrics.waits("rate_limiter"), metrics.waits("supervisor")]), ..self }
     }
 
-    /// Asks for a place for the client at `cell.client`: its network, then its rate, then the connection limits. To be asked
+    /// Whether the socket whose peer is `peer` begins with a PROXY header. To be asked before [`Self::admit`].
+    pub fn expect_of(&self, peer: IpAddr) -> Expect {
+        self.rules().proxies.expect_of(peer)
+    }
+
+    /// Asks for a place for the client at `cell.client()`: its network, then its rate, then the connection limits. To be asked
     /// after the PROXY header and before any other byte of the client is read.
     ///
     /// # Errors
     /// Any [`Refusal`] but `Auth`; already counted in the tally.
     pub async fn admit(&self, cell: Arc<SessionCell>, session: Recipient<Kick>) -> Result<Permit, Refusal> {
-        let ip = cell.client.ip();
+        let ip = cell.client().ip();
         self.rules().networks.judge(ip).inspect_err(|refusal| self.tally.count(refusal))?;
         if let Some(rate_limiter) = &self.rate_limiter {
             let answer = Waits::time(self.waits.as_ref().map(|[waits, _]| waits), rate_limiter.send(Acquire { ip })).await;
@@ -81,7 +92,28 @@ impl Gate {
         granted.map_err(Refusal::from).inspect_err(|refusal| self.tally.count(refusal))
     }
 
-    /// Changes networks and tokens for whoever asks from now on, also on connections that are open. Nothing changes on error.
+    /// The same for a client that is asked for a token where it has shown none, and may answer with a proof. Every such login begins
+    /// without a token: that alone is not counted.
+    ///
+    /// # Errors
+    /// [`Refusal::Auth`], already counted in the tally unless it is [`AuthError::Missing`].
+    pub fn challenge(
+        &self,
+        action: Action,
+        name: &mut StreamName,
+        tokens: &[Vec<u8>],
+        proof: Option<Proof<'_>>,
+    ) -> Result<Granted, Refusal> {
+        let granted = self.rules().authenticator.authenticate_by(action, name, tokens, proof);
+        let counts = !matches!(granted, Err(AuthError::Missing));
+        granted.map_err(Refusal::from).inspect_err(|refusal| {
+            if counts {
+                self.tally.count(refusal);
+            }
+        })
+    }
+
+    /// Changes proxies, networks and tokens for whoever asks from now on, also on connections that are open. Nothing changes on error.
     ///
     /// # Errors
     /// A glob of a token entry that is none.

@@ -1,5 +1,6 @@
 //! Why a peer may not come in, and how often each reason was given.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -10,6 +11,20 @@ use super::auth::AuthError;
 /// Why a peer is not let in. The text is a sentence for the client and holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// A PROXY header came from an address that is not among `security.trusted_proxies`.
+    #[error("a PROXY header came from {peer}: if this is your load balancer, name it in security.trusted_proxies")]
+    ProxyUntrusted {
+        /// The socket's peer.
+        peer: IpAddr,
+    },
+    /// One that is among them sent none, and `security.proxy_protocol` asks for one.
+    #[error(
+        "no PROXY header came from {peer}, which is among security.trusted_proxies: let it send one (haproxy: send-proxy-v2), or set security.proxy_protocol to \"optional\""
+    )]
+    ProxyMissing {
+        /// The socket's peer.
+        peer: IpAddr,
+    },
     /// `security.denied_clients` names the network.
     #[error("connection refused: this network is denied")]
     DeniedNetwork,
@@ -41,6 +56,9 @@ pub enum Refusal {
     /// No token, or not the right one.
     #[error("authentication failed: {0}")]
     Auth(#[from] AuthError),
+    /// Somebody else publishes the stream.
+    #[error("the stream is already being published")]
+    AlreadyPublishing,
     /// The relay is ending.
     #[error("the relay is shutting down")]
     Draining,
@@ -54,13 +72,16 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order of /status.
-    pub const REASONS: [&'static str; 9] = [
+    pub const REASONS: [&'static str; 12] = [
+        "proxy_untrusted",
+        "proxy_missing",
         "denied_network",
         "network_not_allowed",
         "rate_limit",
         "max_total",
         "max_per_ip",
         "auth",
+        "already_publishing",
         "draining",
         "hard_cap",
         "unavailable",
@@ -73,15 +94,18 @@ impl Refusal {
 
     fn index(&self) -> usize {
         match self {
-            Self::DeniedNetwork => 0,
-            Self::NetworkNotAllowed => 1,
-            Self::RateLimit { .. } => 2,
-            Self::MaxTotal { .. } => 3,
-            Self::MaxPerIp { .. } => 4,
-            Self::Auth(_) => 5,
-            Self::Draining => 6,
-            Self::HardCap => 7,
-            Self::Unavailable => 8,
+            Self::ProxyUntrusted { .. } => 0,
+            Self::ProxyMissing { .. } => 1,
+            Self::DeniedNetwork => 2,
+            Self::NetworkNotAllowed => 3,
+            Self::RateLimit { .. } => 4,
+            Self::MaxTotal { .. } => 5,
+            Self::MaxPerIp { .. } => 6,
+            Self::Auth(_) => 7,
+            Self::AlreadyPublishing => 8,
+            Self::Draining => 9,
+            Self::HardCap => 10,
+            Self::Unavailable => 11,
         }
     }
 }

@@ -160,7 +160,7 @@ impl Handler<Admit> for Supervisor {
     type Result = Result<Permit, Refusal>;
 
     fn handle(&mut self, msg: Admit, ctx: &mut Self::Context) -> Self::Result {
-        let ip: IpAddr = msg.cell.client.ip();
+        let ip: IpAddr = msg.cell.client().ip();
         let holder = Holder { cell: msg.cell, session: msg.session };
         let given = self.ledger.admit(IpKey::of(ip), holder, Instant::now());
         let given = given.inspect_err(|refusal| self.tally.count(refusal))?;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::doors;
 use crate::admission::supervisor::{self, Ended};
-use crate::admission::{Gate, RateLimiter, Supervisor, Tally};
+use crate::admission::{Claims, Gate, RateLimiter, Supervisor, Tally};
 use crate::config::Config;
 use crate::http::{self, BufferFacts, ListenerFacts, Readiness, Served, Settings, Sources};
 use crate::listener::{self, Listener, Workers, bind};
@@ -114,6 +114,9 @@ impl Relay {
             tls: tls.clone(),
             timeouts: config.timeouts,
             buffers: config.buffers,
+            claims: Claims::new(config.publish_takeover),
+            publish_hold: config.publish_hold,
+            held_bytes: Arc::default(),
             telemetry: telemetry.clone(),
             sessions: AtomicU64::new(0),
         });

@@ -4,7 +4,7 @@ use globset::{Glob, GlobBuilder};
 
 use super::file::{File, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream};
 use super::schema::nearest;
-use super::settings::{Match, Route, Strategy, Upstream};
+use super::settings::{Match, ProxyProtocol, Route, Strategy, Upstream};
 
 /// Most upstreams.
 const MAX_UPSTREAMS: usize = 256;
@@ -78,6 +78,7 @@ impl Routing {
             max_connections: Some(narrow(raw.max_connections)).filter(|&most| most > 0),
             ca_file: Some(raw.ca_file).filter(|path| !path.is_empty()).map(Into::into),
             insecure_skip_verify: raw.insecure_skip_verify,
+            proxy_protocol: raw.proxy_protocol,
         });
     }
 
@@ -253,6 +254,7 @@ fn listed(file: &File) -> Vec<(String, RawUpstream)> {
         max_connections: 0,
         ca_file: String::new(),
         insecure_skip_verify: false,
+        proxy_protocol: ProxyProtocol::Off,
     };
     let one = file.upstream.iter().map(|url| ("upstream".to_owned(), lone(url)));
     let several = file.upstreams.iter().flatten().enumerate();

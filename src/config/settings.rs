@@ -14,7 +14,7 @@ use super::address::ListenAddr;
 
 mod upstreams;
 
-pub use upstreams::{CheckKind, Dns, HealthCheck, Match, Route, Strategy, Upstream};
+pub use upstreams::{CheckKind, Dns, HealthCheck, Match, ProxyProtocol, Route, Strategy, Upstream};
 
 /// The whole configuration. Two that are equal ask for the same behaviour; `Debug` prints no secret.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +58,10 @@ pub struct Config {
     pub buffers: Buffers,
     /// How long a partial message may wait for its rest.
     pub hold: Hold,
+    /// How a publisher is held while its upstream is away; `None` when off.
+    pub publish_hold: Option<PublishHold>,
+    /// Who may publish a stream that is being published.
+    pub publish_takeover: Takeover,
     /// Kernel buffer sizes.
     pub tcp: Tcp,
     /// Who may come in, and where the relay may go.
@@ -118,6 +122,8 @@ pub struct Timeouts {
     pub dial: Duration,
     /// A peer that takes nothing for so long is ended.
     pub write: Duration,
+    /// A publisher's upstream that takes nothing for so long is dead (`upstream_stall_timeout`).
+    pub stall: Duration,
     /// What sessions get to end by themselves at SIGTERM; zero closes them at once.
     pub shutdown: Duration,
 }
@@ -140,6 +146,30 @@ pub struct Buffers {
 pub struct Hold {
     /// The longest wait, at most 1 s; zero turns holding off.
     pub max: Duration,
+}
+
+/// How a publisher is held while its upstream is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishHold {
+    /// The longest time without an upstream.
+    pub max_time: Duration,
+    /// Most bytes held for one publisher, 64 KiB to 1 GiB.
+    pub max_bytes: usize,
+    /// Most bytes held for all publishers together.
+    pub max_total: usize,
+}
+
+/// Who may publish a stream that is being published already; the session that has it is then ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Takeover {
+    /// Who has the same token, if it comes from the same address or the one that has the stream has sent nothing for 5 s. Without
+    /// authentication only silence counts.
+    SameCredential,
+    /// Nobody.
+    Never,
+    /// Everyone who may publish it.
+    Always,
 }
 
 /// Kernel buffers; `None` leaves them to the kernel, which tunes them by itself.
@@ -196,10 +226,25 @@ pub struct Security {
     pub allowed_clients: Vec<IpNetwork>,
     /// Networks clients may not come from, though allowed above.
     pub denied_clients: Vec<IpNetwork>,
+    /// Networks whose PROXY header is believed; empty believes none.
+    pub trusted_proxies: Vec<IpNetwork>,
+    /// Whether they must send one.
+    pub proxy_protocol: ProxyMode,
     /// Non-public networks in which an upstream may stand.
     pub upstream_allowed_networks: Vec<IpNetwork>,
     /// What TLS for clients, or for HTTP, is done with; there if any address asks for it.
     pub tls: Option<ServerTls>,
+}
+
+/// Whether a connection from a trusted proxy must begin with a PROXY header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyMode {
+    /// It may: without one the proxy is the client itself.
+    Optional,
+    /// It must, as the specification has it.
+    #[default]
+    Required,
 }
 
 /// One token and what it opens.

@@ -15,7 +15,7 @@ fn every_url(_: &str, _: &[IpNetwork]) -> Result<(), String> {
 
 const JUDGES: Judges<'_> = Judges { upstream: &every_url, files: &|_| Vec::new() };
 
-fn read(json: &Value, variables: &[(&str, &str)]) -> Result<Loaded, Problems> {
+pub(super) fn read(json: &Value, variables: &[(&str, &str)]) -> Result<Loaded, Problems> {
     parse(&json.to_string(), &variables.iter().copied().collect(), &every_url)
 }
 
@@ -29,19 +29,19 @@ fn loaded(json: Value) -> Loaded {
     read(&with_upstream(json), &[]).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
-fn config(json: Value) -> Config {
+pub(super) fn config(json: Value) -> Config {
     loaded(json).config
 }
 
-fn warnings(json: Value) -> Vec<String> {
+pub(super) fn warnings(json: Value) -> Vec<String> {
     loaded(json).warnings.iter().map(Finding::to_string).collect()
 }
 
-fn errors(json: Value) -> Vec<String> {
+pub(super) fn errors(json: Value) -> Vec<String> {
     read(&with_upstream(json), &[]).unwrap_err().errors.iter().map(Finding::to_string).collect()
 }
 
-fn error(json: Value) -> String {
+pub(super) fn error(json: Value) -> String {
     let errors = errors(json);
     assert_eq!(errors.len(), 1, "{errors:?}");
     errors.into_iter().next().unwrap()

@@ -1,6 +1,7 @@
 //! What does a connection open with? Its first byte says whether it is private, the first ones within which protocol the client speaks,
 //! before anything of it is judged.
 
+use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,9 @@ use tokio::time::{timeout, timeout_at};
 use super::client::Client;
 use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
-use super::relay::farewell;
+use super::preface;
+use super::rtsp;
+use super::sides::farewell;
 use super::{Door, Tls};
 use crate::protocol::sniff::{self, Guess};
 use crate::tls::Stream;
@@ -27,35 +30,43 @@ pub(super) struct Opened {
     pub(super) stream: Stream,
     /// What it said, at least one byte.
     pub(super) first: Vec<u8>,
+    pub(super) speaks: Speaks,
+}
+
+/// What the relay can speak with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaks {
+    Rtmp,
+    Rtsp,
 }
 
 /// Waits for the client's first bytes, in private where it asks for that, under the deadline that began with its socket.
 pub(super) async fn open(place: &Place, tcp: TcpStream, door: Door, at: Instant) -> Result<Opened, Outcome> {
     let deadline = at + place.shared.timeouts.preface;
+    let spoke = Cell::new(false);
     tokio::select! {
         biased;
         outcome = place.seat.ended() => Err(outcome),
-        opened = timeout_at(deadline.into(), heard(place, tcp, door)) => {
-            opened.unwrap_or_else(|_| Err(Outcome::new(Side::Client, "handshake_timeout", Status::Empty)))
-        }
+        opened = timeout_at(deadline.into(), heard(place, tcp, door, &spoke)) => opened.unwrap_or_else(|_| {
+            let status = if spoke.get() { Status::Error } else { Status::Empty };
+            Err(Outcome::new(Side::Client, "handshake_timeout", status))
+        }),
     }
 }
 
-async fn heard(place: &Place, tcp: TcpStream, door: Door) -> Result<Opened, Outcome> {
-    let mut stream = private(place, tcp, door).await?;
-    let first = hear(&mut stream).await?;
+async fn heard(place: &Place, tcp: TcpStream, door: Door, spoke: &Cell<bool>) -> Result<Opened, Outcome> {
+    let mut stream = private(place, tcp, door, spoke).await?;
+    let first = hear(&mut stream, spoke).await?;
     match sniff::guess(&first) {
+        Guess::Proxy => Err(preface::unbelieved(place)),
         guess if door.tls == Tls::Only && !stream.is_private() => {
-            refuse(
-                stream,
-                first,
-                "this port takes rtmps:// and rtsps:// only: the relay's operator has turned TLS on".to_owned(),
-            )
-            .await;
+            let text = "this port takes rtmps:// and rtsps:// only: the relay's operator has turned TLS on";
+            refuse(stream, first, 403, text.to_owned()).await;
             let outcome = Outcome::new(Side::Client, "plain_on_tls_port", Status::Rejected);
             Err(outcome.because(format_args!("it spoke {}", guess.name())))
         }
-        Guess::Rtmp => Ok(Opened { stream, first }),
+        Guess::Rtmp => Ok(Opened { stream, first, speaks: Speaks::Rtmp }),
+        Guess::Rtsp => Ok(Opened { stream, first, speaks: Speaks::Rtsp }),
         other => {
             answer(&mut stream, other).await;
             Err(Outcome::new(Side::Client, other.reason(), Status::Error))
@@ -67,28 +78,31 @@ async fn heard(place: &Place, tcp: TcpStream, door: Door) -> Result<Opened, Outc
 pub(super) async fn turn_away(tcp: TcpStream, text: String) {
     let told = async {
         let mut stream = tcp.into();
-        if let Ok(first) = hear(&mut stream).await {
-            refuse(stream, first, text).await;
+        if let Ok(first) = hear(&mut stream, &Cell::new(false)).await {
+            refuse(stream, first, 503, text).await;
         }
     };
     let _ = timeout(TELL, told).await;
 }
 
-async fn refuse(mut stream: Stream, first: Vec<u8>, text: String) {
+/// `code`: what RTSP calls it.
+async fn refuse(mut stream: Stream, first: Vec<u8>, code: u16, text: String) {
     match sniff::guess(&first) {
         Guess::Rtmp => Client::new(stream, first).refuse_at_connect(text).await,
+        Guess::Rtsp => rtsp::refuse(stream, first, code, text).await,
         // TLS is the dearest step: never done for someone who may not come in.
         other => answer(&mut stream, other).await,
     }
 }
 
 /// Goes behind TLS where the door has it and the client begins it.
-async fn private(place: &Place, tcp: TcpStream, door: Door) -> Result<Stream, Outcome> {
+async fn private(place: &Place, tcp: TcpStream, door: Door, spoke: &Cell<bool>) -> Result<Stream, Outcome> {
     let Some(server) = place.shared.tls.as_ref().filter(|_| door.tls != Tls::Off) else { return Ok(tcp.into()) };
     let mut first = [0];
     if tcp.peek(&mut first).await.map_err(lost)? == 0 {
         return Err(empty());
     }
+    spoke.set(true);
     if sniff::guess(&first) != Guess::Tls {
         return Ok(tcp.into());
     }
@@ -103,14 +117,22 @@ fn empty() -> Outcome {
     Outcome::new(Side::Client, "empty", Status::Empty)
 }
 
-async fn hear(stream: &mut Stream) -> Result<Vec<u8>, Outcome> {
-    let mut piece = [0; PIECE];
-    let read = stream.read(&mut piece).await.map_err(lost)?;
-    // Clients write these messages in small pieces with Nagle on: an early acknowledgement saves 40 ms each.
-    let _ = SockRef::from(stream.tcp()).set_tcp_quickack(true);
-    match read {
-        0 => Err(empty()),
-        read => Ok(piece[..read].to_vec()),
+/// Reads until it is clear what the client speaks.
+async fn hear(stream: &mut Stream, spoke: &Cell<bool>) -> Result<Vec<u8>, Outcome> {
+    let (mut piece, mut first) = ([0; PIECE], Vec::new());
+    loop {
+        let read = stream.read(&mut piece).await.map_err(lost)?;
+        // Clients write these messages in small pieces with Nagle on: an early acknowledgement saves 40 ms each.
+        let _ = SockRef::from(stream.tcp()).set_tcp_quickack(true);
+        match read {
+            0 if first.is_empty() => return Err(empty()),
+            0 => return Err(Outcome::new(Side::Client, "client_left", Status::Error)),
+            read => first.extend_from_slice(&piece[..read]),
+        }
+        spoke.set(true);
+        if sniff::guess(&first) != Guess::More {
+            return Ok(first);
+        }
     }
 }
 

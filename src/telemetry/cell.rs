@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Number of a session, unique in one run of the relay, counted from 1.
@@ -56,6 +56,8 @@ pub enum State {
     Relaying = 2,
     /// One side has ended; the other is being told.
     Closing = 3,
+    /// A publisher whose upstream is gone; another is being looked for.
+    Holding = 4,
 }
 
 impl State {
@@ -66,6 +68,7 @@ impl State {
             Self::Dialing => "dialing",
             Self::Relaying => "relaying",
             Self::Closing => "closing",
+            Self::Holding => "holding",
         }
     }
 
@@ -74,6 +77,7 @@ impl State {
             1 => Self::Dialing,
             2 => Self::Relaying,
             3 => Self::Closing,
+            4 => Self::Holding,
             _ => Self::Negotiating,
         }
     }
@@ -100,13 +104,23 @@ pub struct Facts {
     pub upstream_addr: Option<SocketAddr>,
 }
 
+/// Whose connection it is, as a trusted proxy told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The client.
+    pub client: SocketAddr,
+    /// Where it connected to.
+    pub reached: SocketAddr,
+}
+
 /// One row of `/status` `.connections.sessions`.
 #[derive(Debug)]
 pub struct SessionCell {
     /// Number of the session.
     pub id: SessionId,
-    /// Address of the client.
-    pub client: SocketAddr,
+    /// Address of the socket's peer: the client, or its proxy.
+    peer: SocketAddr,
+    claim: OnceLock<Claim>,
     /// When the socket was accepted, on the wall clock.
     pub started_at: SystemTime,
     /// The same on the monotonic clock.
@@ -115,25 +129,52 @@ pub struct SessionCell {
     pub to_upstream: Traffic,
     /// Upstream to client.
     pub to_client: Traffic,
+    /// How often its upstream went away and it was held.
+    pub holds: Count,
     state: AtomicU8,
     active_ms: AtomicU64,
+    heard_ms: AtomicU64,
     facts: Mutex<Facts>,
 }
 
 impl SessionCell {
-    /// A cell for a socket accepted now.
-    pub fn new(id: SessionId, client: SocketAddr, started: Instant, started_at: SystemTime) -> Self {
+    /// A cell for a socket with this peer, accepted now.
+    pub fn new(id: SessionId, peer: SocketAddr, started: Instant, started_at: SystemTime) -> Self {
         Self {
             id,
-            client,
+            peer,
+            claim: OnceLock::new(),
             started_at,
             started,
             to_upstream: Traffic::default(),
             to_client: Traffic::default(),
+            holds: Count::default(),
             state: AtomicU8::new(State::Negotiating as u8),
             active_ms: AtomicU64::new(0),
+            heard_ms: AtomicU64::new(0),
             facts: Mutex::new(Facts::default()),
         }
+    }
+
+    /// Address of the client: what limits, logs and /status go by.
+    pub fn client(&self) -> SocketAddr {
+        self.claim.get().map_or(self.peer, |claim| claim.client)
+    }
+
+    /// The trusted proxy that the client came through, if one told of it.
+    pub fn proxy(&self) -> Option<SocketAddr> {
+        self.claim.get().map(|_| self.peer)
+    }
+
+    /// Where the client connected to, as its proxy told.
+    pub fn reached(&self) -> Option<SocketAddr> {
+        self.claim.get().map(|claim| claim.reached)
+    }
+
+    /// Believes the peer, once and before anybody else has the cell: the connection is another's.
+    pub fn believe(&self, claim: Claim) {
+        // A second header is no header: nobody asks for one.
+        let _ = self.claim.set(claim);
     }
 
     /// Where the session is.
@@ -148,8 +189,17 @@ impl SessionCell {
 
     /// Notes that a byte moved at `now`.
     pub fn touch(&self, now: Instant) {
-        let ms = now.saturating_duration_since(self.started).as_millis();
-        self.active_ms.store(u64::try_from(ms).unwrap_or(u64::MAX), Relaxed);
+        self.active_ms.store(self.since_start(now), Relaxed);
+    }
+
+    /// Notes that the client sent something at `now`.
+    pub fn hear(&self, now: Instant) {
+        self.heard_ms.store(self.since_start(now), Relaxed);
+    }
+
+    /// Time since the client last sent something.
+    pub fn unheard_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started + Duration::from_millis(self.heard_ms.load(Relaxed)))
     }
 
     /// Time since a byte last moved, in either direction.
@@ -171,6 +221,10 @@ impl SessionCell {
     /// Adds to what is known.
     pub fn learn(&self, change: impl FnOnce(&mut Facts)) {
         change(&mut self.lock());
+    }
+
+    fn since_start(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
     fn lock(&self) -> MutexGuard<'_, Facts> {

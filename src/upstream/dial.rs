@@ -12,12 +12,14 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::announce::announce;
 use super::guard::{self, Forbidden};
 use super::race;
 use super::resolve::Resolver;
 use super::self_check;
 use super::target::{Target, TargetId};
 use crate::config::{Config, Dns};
+use crate::protocol::proxy::Ends;
 use crate::tls::{Client, ConnectError, Stream};
 
 /// A quiet connection is asked for a sign of life after this long, then every [`KEEPALIVE_INTERVAL`].
@@ -167,7 +169,7 @@ impl DialError {
     }
 }
 
-/// A connection to an upstream: nothing has been written to it.
+/// A connection to an upstream: nothing has been written to it but the PROXY header that it expects.
 #[derive(Debug)]
 pub struct Connected {
     /// The socket, with TCP_NODELAY and keep-alive.
@@ -216,24 +218,38 @@ impl Dialer {
         Self { shared: Arc::new(Shared { settings, resolver, queues: Mutex::default() }) }
     }
 
-    /// Opens a connection to `target`. Dropping the future gives everything back at once, its place in the queue too.
+    /// Opens a connection to `target` on the relay's own behalf, to see whether somebody is there.
+    ///
+    /// # Errors
+    /// As [`Self::connect_for`].
+    pub async fn connect(&self, target: &Target) -> Result<Connected, DialError> {
+        self.connect_for(target, None).await
+    }
+
+    /// Opens a connection to `target` for the client with these `ends`, of whom a PROXY header tells where the target expects one. Dropping
+    /// the future gives everything back at once, its place in the queue too.
     ///
     /// # Errors
     /// [`DialError`]. Addresses of both families take turns, in the resolver's order, and the next starts before the last has failed;
     /// the last error is told.
-    pub async fn connect(&self, target: &Target) -> Result<Connected, DialError> {
+    pub async fn connect_for(&self, target: &Target, ends: Option<Ends>) -> Result<Connected, DialError> {
         let _slot = self.queue(target.id).await?;
-        self.connect_unqueued(target).await
+        self.open(target, ends).await
     }
 
-    /// The same without a place in the queue, for what bounds itself: checks must not fail because many dial.
+    /// Opens a connection on the relay's own behalf without a place in the queue, for what bounds itself: checks must not fail because
+    /// many dial.
     ///
     /// # Errors
     /// [`DialError`].
     pub(super) async fn connect_unqueued(&self, target: &Target) -> Result<Connected, DialError> {
+        self.open(target, None).await
+    }
+
+    async fn open(&self, target: &Target, ends: Option<Ends>) -> Result<Connected, DialError> {
         let began = Instant::now();
         let deadline = began + self.shared.settings.dial_timeout;
-        let (stream, addr) = self.reach(target, deadline).await?;
+        let (stream, addr) = self.reach(target, ends, deadline).await?;
         let took = began.elapsed();
         if !target.url.scheme().is_private() {
             return Ok(Connected { stream: stream.into(), addr, took, tls_took: None });
@@ -248,11 +264,11 @@ impl Dialer {
     /// # Errors
     /// [`DialError`].
     pub(super) async fn look(&self, target: &Target) -> Result<(), DialError> {
-        self.reach(target, Instant::now() + self.shared.settings.dial_timeout).await.map(drop)
+        self.reach(target, None, Instant::now() + self.shared.settings.dial_timeout).await.map(drop)
     }
 
-    /// Look-up, guard, TCP.
-    async fn reach(&self, target: &Target, deadline: Instant) -> Result<(TcpStream, SocketAddr), DialError> {
+    /// Look-up, guard, TCP, and the PROXY header where the target expects one.
+    async fn reach(&self, target: &Target, ends: Option<Ends>, deadline: Instant) -> Result<(TcpStream, SocketAddr), DialError> {
         let (host, port) = (target.url.host(), target.url.port());
         let addresses = timeout_at(deadline, self.shared.resolver.resolve(host, port))
             .await
@@ -263,7 +279,9 @@ impl Dialer {
         if connected.as_ref().is_err_and(DialError::counts) {
             self.shared.resolver.doubt(host, port);
         }
-        connected
+        let (mut stream, addr) = connected?;
+        announce(&mut stream, target.proxy_protocol, ends).await.map_err(|e| classify(addr, e))?;
+        Ok((stream, addr))
     }
 
     async fn shake_hands(&self, target: &Target, stream: TcpStream, addr: SocketAddr) -> Result<Stream, DialError> {

@@ -16,6 +16,7 @@ use super::target::{Target, TargetId};
 use super::vital::{Depth, Trouble};
 use super::walk::Walk;
 use crate::config::Retry;
+use crate::protocol::proxy::Ends;
 
 /// What every search needs. Cheap to clone; one for all workers.
 #[derive(Clone)]
@@ -112,6 +113,8 @@ pub struct Seek {
     means: Means,
     began: Instant,
     candidates: Vec<Arc<Target>>,
+    /// The client's connection, for upstreams that want to know.
+    ends: Option<Ends>,
     walk: Walk,
     last: Option<DialError>,
 }
@@ -134,7 +137,13 @@ impl Seek {
         let began = Instant::now();
         let order: Vec<TargetId> = candidates.iter().map(|target| target.id).collect();
         let walk = Walk::new(means.retry, &order, began);
-        Self { means, began, candidates, walk, last: None }
+        Self { means, began, candidates, ends: None, walk, last: None }
+    }
+
+    /// The same on behalf of the client with these ends.
+    #[must_use]
+    pub fn for_client(self, ends: Ends) -> Self {
+        Self { ends: Some(ends), ..self }
     }
 
     /// Who is to be tried, in order.
@@ -195,7 +204,7 @@ impl Seek {
         };
         self.walk.dialling(target.id);
         watch(Step::Dialing { target: &target, attempt: self.made() });
-        let dial = self.means.dialer.connect(&target);
+        let dial = self.means.dialer.connect_for(&target, self.ends);
         let dialled = match within {
             Some(within) => timeout(within, dial).await.unwrap_or(Err(DialError::Cut(within))),
             None => dial.await,

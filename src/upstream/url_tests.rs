@@ -115,6 +115,9 @@ fn what_is_refused_is_refused_by_name() {
     for (text, error) in [
         ("", NoScheme),
         ("origin.example:1935/live", NoScheme),
+        ("rtmpe://h/live", Flash("rtmpe")),
+        ("RTMPTE://h/live", Flash("rtmpte")),
+        ("rtmpt://h/live", Flash("rtmpt")),
         ("http://h/live", Scheme),
         ("://h", Scheme),
         ("rtmp://", NoHost),

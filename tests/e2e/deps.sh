@@ -1,7 +1,11 @@
 #!/bin/bash
 # Installs what the tests need and what is missing here: rustfmt and clippy through rustup, the programs of the
-# end-to-end tests through apt. Where it may not or cannot install, it says exactly what to install, and fails.
+# end-to-end tests through apt. With "bench" instead what the benchmarks compare with, with "callgrind" what counts
+# instructions. Where it may not or cannot install, it says exactly what to install, and fails.
 set -euo pipefail
+
+purpose=${1:-tests}
+declare -A called=([tests]="end-to-end tests" [bench]="benchmarks" [callgrind]="instruction counts")
 
 # Ordinary users have no sbin in their path; nginx is there.
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
@@ -22,10 +26,26 @@ has_rtmp_module() {
     nginx -V 2>&1 | grep -q 'nginx-rtmp-module'
 }
 
+has_stream_module() {
+    [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || nginx -V 2>&1 | grep -Eq -- '--with-stream( |$)'
+}
+
 look() {
     missing=()
+    case $purpose in
+        bench)
+            need haproxy HAProxy command -v haproxy
+            need nginx nginx command -v nginx
+            need libnginx-mod-stream "nginx's stream module" has_stream_module
+            need libnginx-mod-rtmp "nginx's RTMP module" has_rtmp_module
+            return ;;
+        callgrind)
+            need valgrind valgrind command -v valgrind
+            return ;;
+    esac
     need ffmpeg ffmpeg command -v ffmpeg
     need nginx nginx command -v nginx
+    need haproxy haproxy command -v haproxy
     need libnginx-mod-rtmp "nginx's RTMP module" has_rtmp_module
     need rtmpdump rtmpdump command -v rtmpdump
     need gstreamer1.0-tools gst-launch-1.0 command -v gst-launch-1.0
@@ -53,7 +73,7 @@ rust_tools() {
 
 complain() {   # complain REASON
     {
-        echo "The end-to-end tests need programs that are not here:"
+        echo "The ${called[$purpose]} need programs that are not here:"
         local package
         for package in "${!missing[@]}"; do echo "  ${missing[$package]}  (Debian and Ubuntu package: $package)"; done
         echo "$1 Please install them:"
@@ -62,7 +82,7 @@ complain() {   # complain REASON
     exit 1
 }
 
-# The tests start an nginx of their own: the one that the package would start as a service is not wanted.
+# The tests start servers of their own: what the packages would start as services is not wanted.
 keep_services_down() {
     policy=/usr/sbin/policy-rc.d
     if [ -e "$policy" ]; then return 0; fi
@@ -80,15 +100,18 @@ install() {
         root=(sudo -n)
     fi
     local packages=("${!missing[@]}")
-    echo "Installing what the end-to-end tests need: ${packages[*]}"
+    echo "Installing what the ${called[$purpose]} need: ${packages[*]}"
     keep_services_down
     local apt=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120)
     "${apt[@]}" update || echo "apt-get update failed; trying with the lists that are here" >&2
     "${apt[@]}" install -y --no-install-recommends "${packages[@]}" || complain "apt-get could not install them."
-    if [[ " ${packages[*]} " == *" nginx "* ]] && command -v systemctl >/dev/null; then
-        # Nor is it wanted after the next boot.
-        "${root[@]}" systemctl disable nginx >/dev/null 2>&1 || true
-    fi
+    local service
+    for service in nginx haproxy; do
+        if [[ " ${packages[*]} " == *" $service "* ]] && command -v systemctl >/dev/null; then
+            # Nor is it wanted after the next boot.
+            "${root[@]}" systemctl disable "$service" >/dev/null 2>&1 || true
+        fi
+    done
 }
 
 # Licences, sources and bans of all dependencies; built from source, some minutes on two cores, once a machine.
@@ -101,8 +124,10 @@ cargo_deny() {
     fi
 }
 
-rust_tools
-cargo_deny
+if [ "$purpose" = tests ]; then
+    rust_tools
+    cargo_deny
+fi
 look
 if [ ${#missing[@]} -gt 0 ]; then
     install

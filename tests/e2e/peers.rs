@@ -1,9 +1,11 @@
 //! Who takes part? The programs around the relay, each started in one line.
 
+mod haproxy;
 mod nginx;
 mod player;
 mod publisher;
 
+pub use haproxy::{HAPROXY, Haproxy};
 pub use nginx::{Nginx, NginxOptions};
 pub use player::{Player, Receiver};
 pub use publisher::{Publisher, Sender, Take};

@@ -32,13 +32,24 @@ impl Relay {
         Self::start(origin, json!({ "security": security }))
     }
 
-    /// Starts one with further keys of the configuration, and waits until it says where it listens.
+    /// Starts one in front of the origin at `origin` (`host:port`), with further keys of the configuration.
     pub fn start(origin: &str, more: Value) -> Self {
+        let upstreams = json!([{ "url": format!("rtmp://{origin}") }]);
+        Self::configured(upstreams, more)
+    }
+
+    /// Starts one in front of these `upstreams`, anyone may come in.
+    pub fn before(upstreams: Value) -> Self {
+        Self::configured(upstreams, json!({}))
+    }
+
+    /// Starts one, and waits until it says where it listens.
+    fn configured(upstreams: Value, more: Value) -> Self {
         let dir = workdir("relay");
         let mut config = json!({
             "listen_addr": "127.0.0.1:0",
             "http_addr": "127.0.0.1:0",
-            "upstream": format!("rtmp://{origin}"),
+            "upstreams": upstreams,
             "security": { "upstream_allowed_networks": ["127.0.0.0/8"] },
             "log": { "format": "json", "level": "debug" },
         });

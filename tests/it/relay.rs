@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::wait::{wait_for, wait_until};
 
-/// What every test's relay is configured with, under `more`.
+/// What every test's relay is configured with, under `more`; a null takes a key out.
 pub(crate) fn configured(upstream: &str, more: Value) -> Value {
     let mut config = json!({
         "listen_addr": "127.0.0.1:0",
@@ -28,6 +28,9 @@ pub(crate) fn configured(upstream: &str, more: Value) -> Value {
         "security": { "upstream_allowed_networks": ["127.0.0.0/8"] },
         "log": { "format": "json", "level": "debug" },
     });
+    if more.get("upstreams").is_some() {
+        config.as_object_mut().expect("an object").remove("upstream");
+    }
     merge(&mut config, more);
     config
 }
@@ -43,7 +46,10 @@ fn merge(into: &mut Value, more: Value) {
     match (into, more) {
         (Value::Object(into), Value::Object(more)) => {
             for (key, value) in more {
-                merge(into.entry(key).or_insert(Value::Null), value);
+                match value {
+                    Value::Null => drop(into.remove(&key)),
+                    value => merge(into.entry(key).or_insert(Value::Null), value),
+                }
             }
         }
         (into, more) => *into = more,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::scalar::Span;
 use crate::config::secret::Hidden;
-use crate::config::settings::CheckKind;
+use crate::config::settings::{CheckKind, ProxyProtocol};
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +32,9 @@ pub(in crate::config) struct RawUpstream {
     /// Whether this upstream's certificate is not checked at all: whoever stands in between may then read and change its streams.
     #[serde(default)]
     pub(in crate::config) insecure_skip_verify: bool,
+    /// Whether its connections begin with a PROXY header that says whose they are, in version 1 (text) or 2 (binary). It must expect one.
+    #[serde(default)]
+    pub(in crate::config) proxy_protocol: ProxyProtocol,
 }
 
 fn one() -> u64 {

@@ -24,11 +24,13 @@ pub struct Upstream {
     pub ca_file: Option<PathBuf>,
     /// Whether its certificate is not checked.
     pub insecure_skip_verify: bool,
+    /// What its connections begin with.
+    pub proxy_protocol: ProxyProtocol,
 }
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, name, weight, backup, max_connections, ca_file, insecure_skip_verify } = self;
+        let Self { url: _, name, weight, backup, max_connections, ca_file, insecure_skip_verify, proxy_protocol } = self;
         f.debug_struct("Upstream")
             .field("url", &"(hidden)")
             .field("name", name)
@@ -37,8 +39,22 @@ impl fmt::Debug for Upstream {
             .field("max_connections", max_connections)
             .field("ca_file", ca_file)
             .field("insecure_skip_verify", insecure_skip_verify)
+            .field("proxy_protocol", proxy_protocol)
             .finish()
     }
+}
+
+/// What a connection to an upstream begins with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// The stream itself.
+    #[default]
+    Off,
+    /// A PROXY header of version 1.
+    V1,
+    /// A PROXY header of version 2.
+    V2,
 }
 
 /// How one of several upstreams is chosen for a new session.

@@ -51,6 +51,7 @@ impl Rows {
 pub(super) struct Row {
     id: u64,
     client: SocketAddr,
+    proxy: Option<SocketAddr>,
     protocol: Option<&'static str>,
     action: Option<&'static str>,
     app: Option<String>,
@@ -63,6 +64,7 @@ pub(super) struct Row {
     started_at: String,
     duration_seconds: f64,
     quiet_seconds: f64,
+    holds: u64,
     to_upstream: Passed,
     to_client: Passed,
 }
@@ -92,7 +94,8 @@ impl Row {
         let facts = cell.facts();
         Self {
             id: cell.id.0,
-            client: cell.client,
+            client: cell.client(),
+            proxy: cell.proxy(),
             protocol: facts.protocol,
             action: facts.action,
             app: facts.app,
@@ -105,6 +108,7 @@ impl Row {
             started_at: rfc3339(cell.started_at),
             duration_seconds: seconds(clocks.now.saturating_duration_since(cell.started)),
             quiet_seconds: seconds(cell.quiet_for(clocks.now)),
+            holds: cell.holds.get(),
             to_upstream: Passed::of(&cell.to_upstream),
             to_client: Passed::of(&cell.to_client),
         }

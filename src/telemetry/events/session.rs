@@ -110,8 +110,8 @@ impl Event for AddressFilled {
                 event = "address_filled",
                 session = self.session.0,
                 client = %self.client,
-                "one address has filled connection_limit.max_per_ip; behind a load balancer all clients have its address: then \
-                 this limit must be off or as high as the total"
+                "one address has filled connection_limit.max_per_ip; behind a load balancer all clients have its address, unless it \
+                 sends PROXY headers and security.trusted_proxies names it"
             );
         }
     }
@@ -133,7 +133,8 @@ impl Event for SessionRelaying<'_> {
         tracing::info!(
             event = "session_relaying",
             session = cell.id.0,
-            client = %cell.client,
+            client = %cell.client(),
+            proxy = cell.proxy().map(tracing::field::display),
             protocol = facts.protocol,
             action = facts.action,
             app = facts.app,
@@ -170,7 +171,7 @@ pub struct SessionEnded<'a> {
 impl Event for SessionEnded<'_> {
     fn emit(self, telemetry: &Telemetry) {
         self.count(telemetry.metrics());
-        let client = self.cell.client.ip();
+        let client = self.cell.client().ip();
         // The closing line of a session that relayed is always written.
         let failed = || self.status == Status::Error && telemetry.may_log("session_ended", self.reason, Some(client));
         if self.relayed || failed() { self.log_whole() } else { self.log_short() }
@@ -200,7 +201,8 @@ impl SessionEnded<'_> {
         tracing::info!(
             event = "session_ended",
             session = cell.id.0,
-            client = %cell.client,
+            client = %cell.client(),
+            proxy = cell.proxy().map(tracing::field::display),
             side = self.side.as_str(),
             reason = self.reason,
             status = self.status.as_str(),
@@ -226,7 +228,7 @@ impl SessionEnded<'_> {
         tracing::debug!(
             event = "session_ended",
             session = self.cell.id.0,
-            client = %self.cell.client,
+            client = %self.cell.client(),
             side = self.side.as_str(),
             reason = self.reason,
             status = self.status.as_str(),
