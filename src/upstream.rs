@@ -15,6 +15,7 @@ pub mod guard;
 pub mod health;
 pub mod live;
 pub mod load;
+pub mod passage;
 mod private;
 pub mod probe;
 mod race;

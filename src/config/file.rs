@@ -71,7 +71,7 @@ pub(super) struct File {
     /// A peer that takes nothing of what is sent to it for so long is closed (a paused player too).
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
     pub(super) write_timeout: Span,
-    /// A publisher's upstream that takes nothing for so long is dead. Must be below write_timeout to be of use.
+    /// An upstream that takes nothing of a publisher's stream for so long is dead: another is looked for. At most write_timeout counts.
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
     pub(super) upstream_stall_timeout: Span,
     /// What sessions get to end by themselves after SIGTERM. "0s": none.
@@ -89,7 +89,7 @@ pub(super) struct File {
     pub(super) hold: HoldSection,
     /// Keeping a publisher whose upstream is gone, until another takes its stream. RTMP only.
     pub(super) publish_hold: PublishHoldSection,
-    /// Who may publish a stream that is being published already: "same_credential" (the same token, from the same address or once the old publisher has been silent for 5 s; without authentication only the silence counts), "never", or "always".
+    /// Who may take over a stream that is being published: "same_credential" (who has the same token, from the same address or once the old publisher has been silent for 5 s; without authentication only the silence counts), "never" (nobody), or "always" (whoever may publish it).
     pub(super) publish_takeover: Takeover,
     /// Socket buffers of the kernel.
     pub(super) tcp: TcpSection,

@@ -196,6 +196,14 @@ impl Circuit {
         }
     }
 
+    /// The ticket that every dial would get, where none would be refused, and whether the last one that counted was a success.
+    pub(super) fn free(&self) -> Option<(Ticket, bool)> {
+        match self.inner {
+            Inner::Closed { failures, ramp: None } => Some((Ticket { epoch: self.epoch }, failures == 0)),
+            Inner::Closed { .. } | Inner::Open { .. } | Inner::HalfOpen { .. } => None,
+        }
+    }
+
     /// Closes the circuit, whatever it was.
     pub fn reset(&mut self) -> Option<Transition> {
         let closed = Inner::Closed { failures: 0, ramp: None };

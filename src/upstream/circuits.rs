@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::circuit::{Circuit, NotNow, Report, Ticket, Transition, View};
+use super::passage::Free;
 use super::target::TargetId;
 use crate::config::CircuitBreaker;
 
@@ -96,6 +97,16 @@ impl Circuits {
                 circuit.reset().map(|transition| Change { target, label: label.clone(), transition })
             })
             .collect()
+    }
+
+    /// What can be said of a target in advance.
+    pub(super) fn free(&self, target: TargetId) -> Option<Free> {
+        self.circuits.get(&target).and_then(|(_, circuit)| circuit.free()).map(|(ticket, well)| Free { ticket, well })
+    }
+
+    /// The same of all.
+    pub(super) fn all_free(&self) -> BTreeMap<TargetId, Free> {
+        self.circuits.keys().filter_map(|target| Some((*target, self.free(*target)?))).collect()
     }
 
     /// What they look like at `now`.

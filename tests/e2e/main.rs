@@ -22,6 +22,7 @@ mod flv;
 mod hour;
 mod http;
 mod matrix;
+mod monitoring;
 mod peers;
 mod process;
 mod quiet;

@@ -3,9 +3,11 @@
 mod haproxy;
 mod nginx;
 mod player;
+mod prometheus;
 mod publisher;
 
 pub use haproxy::{HAPROXY, Haproxy};
 pub use nginx::{Nginx, NginxOptions};
 pub use player::{Player, Receiver};
+pub use prometheus::Prometheus;
 pub use publisher::{Publisher, Sender, Take};

@@ -79,6 +79,11 @@ impl Relay {
         &self.address
     }
 
+    /// `host:port` of /status and /metrics.
+    pub fn http(&self) -> &str {
+        &self.http
+    }
+
     /// What /status says.
     pub fn status(&self) -> Value {
         let body = http::get(&self.http, "/status").expect("/status answers");
