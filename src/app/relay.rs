@@ -98,6 +98,7 @@ impl Relay {
         let collector = MetricsCollector::start_in_arbiter(&control, move |_| MetricsCollector::new(tell, sampled));
 
         let staff = Staff {
+            control: control.clone(),
             telemetry: telemetry.clone(),
             supervisor: supervisor.clone(),
             rate_limiter: rate_limiter.clone(),
@@ -110,13 +111,13 @@ impl Relay {
         let outfit = Arc::new(Outfit::new(config, &staff, None)?);
         breaker.try_send(breaker::Configure { settings, targets: outfit.labels() }).context("the breaker")?;
         telemetry.metrics().set_targets(outfit.targets().iter().map(|target| target.label.as_str()));
-        warm(&outfit.shared.router.means().reachability);
+        warm(&outfit.reachability);
         let shared = Arc::clone(&outfit.shared);
         let listener = Listener::new(sockets, Workers::new(workers.clone()), shared, outfit.cap());
         let (watch, listener_gone) = (listener.watch(), listener.gone());
         let outfit = Arc::new(ArcSwap::new(outfit));
         let asked = Arc::clone(&outfit);
-        let readiness = Readiness::of(move || asked.load().shared.router.means().reachability.clone());
+        let readiness = Readiness::of(move || asked.load().reachability.clone());
         let http = match config.http {
             None => None,
             Some(http_address) => {

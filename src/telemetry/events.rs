@@ -23,7 +23,9 @@ pub use service::{
     AcceptFailed, ConfigWarning, DrainFinished, DrainStarted, HttpListening, Listening, Panicked, Started, Stopped,
 };
 pub use session::{AddressFilled, AuthFailed, SessionEnded, SessionRefused, SessionRelaying, SocketRefused};
-pub use upstream::{UpstreamCircuit, UpstreamConnected, UpstreamDialFailed, UpstreamLost, UpstreamRefused, UpstreamRetry};
+pub use upstream::{
+    UpstreamCircuit, UpstreamConnected, UpstreamDialFailed, UpstreamHealth, UpstreamLost, UpstreamRefused, UpstreamRetry,
+};
 
 /// Something that happened.
 pub trait Event {
