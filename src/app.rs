@@ -5,7 +5,9 @@
 mod demo;
 mod doors;
 mod health;
+mod manager;
 mod relay;
+mod sockets;
 
 use std::time::SystemTime;
 
@@ -19,6 +21,7 @@ pub use health::{health, health_url};
 #[doc(hidden)]
 pub use relay::Actors;
 pub use relay::Relay;
+pub use sockets::Sockets;
 
 use crate::config::{self, Config, Judges, Loaded, Objection};
 use crate::telemetry::logging::{self, LogGuard};
@@ -38,37 +41,57 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
 #[doc(hidden)]
 pub fn run_with(loaded: Loaded, started: impl FnOnce(&Relay)) -> anyhow::Result<()> {
     let Loaded { mut config, warnings, .. } = loaded;
+    // Before there are threads: it takes variables out of the environment.
+    let sockets = Sockets::of_process()?;
     let telemetry = Telemetry::new(&config.log);
     let log = logging::init(&config.log, &telemetry).context("log.output")?;
     for warning in &warnings {
         telemetry.emit(events::ConfigWarning { path: &warning.at, text: &warning.text });
     }
     raise_descriptor_limit(&mut config, &telemetry)?;
-    let result = actix_rt::System::new().block_on(serve(&config, telemetry.clone(), &log, started));
+    let result = actix_rt::System::new().block_on(serve(&config, sockets, telemetry.clone(), &log, started));
     telemetry.emit(events::Stopped { code: i32::from(result.is_err()) });
     result
 }
 
-async fn serve(config: &Config, telemetry: Telemetry, log: &LogGuard, started: impl FnOnce(&Relay)) -> anyhow::Result<()> {
+async fn serve(
+    config: &Config,
+    sockets: Sockets,
+    telemetry: Telemetry,
+    log: &LogGuard,
+    started: impl FnOnce(&Relay),
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let relay = Relay::start(config, telemetry)?;
+    let relay = Relay::start_on(sockets, config, telemetry.clone())?;
     started(&relay);
-    let failed = loop {
-        tokio::select! {
-            _ = terminate.recv() => break None,
-            _ = interrupt.recv() => break None,
-            _ = hangup.recv() => log.reopen(),
-            why = relay.failed() => break Some(why),
+    manager::ready();
+    let told = async {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break None,
+                _ = interrupt.recv() => break None,
+                _ = hangup.recv() => log.reopen(),
+                why = relay.failed() => break Some(why),
+            }
         }
     };
+    let failed = tokio::select! {
+        failed = told => failed,
+        () = manager::feed(&relay, &telemetry) => None,
+    };
+    manager::stopping();
     // Also behind a failure: streams that run are not cut for it.
-    tokio::select! {
-        () = relay.drain() => relay.stop().await,
+    let drained = tokio::select! {
+        () = relay.drain() => true,
+        () = manager::feed(&relay, &telemetry) => false,
         // A second signal ends at once.
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+    };
+    if drained {
+        relay.stop().await;
     }
     failed.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
 }

@@ -7,15 +7,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use actix::{Actor, Addr, Arbiter};
 use anyhow::Context;
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::doors;
+use super::sockets::Sockets;
 use crate::admission::supervisor::{self, Ended};
 use crate::admission::{Claims, Gate, RateLimiter, Supervisor, Tally};
 use crate::config::{self, Config};
 use crate::http::{self, BufferFacts, ListenerFacts, Readiness, Served, Settings, Sources, UpstreamFacts};
-use crate::listener::{self, Listener, Workers, bind};
+use crate::listener::{self, Listener, Workers};
 use crate::session::{BufferStats, Door, Shared, WorkerSettings, prepare_worker};
 use crate::telemetry::{BufferUse, MetricsCollector, Telemetry, WorkerTraffic, collector, events};
 use crate::tls;
@@ -62,9 +64,19 @@ impl Relay {
     /// # Errors
     /// An address that cannot be listened on, named; an upstream or a token entry that a checked configuration does not have.
     pub fn start(config: &Config, telemetry: Telemetry) -> anyhow::Result<Self> {
+        Self::start_on(Sockets::none(), config, telemetry)
+    }
+
+    /// The same, on sockets that were handed over where there is one for an address.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; a socket for an address that the configuration does not name.
+    pub fn start_on(mut sockets: Sockets, config: &Config, telemetry: Telemetry) -> anyhow::Result<Self> {
         let tls = doors::private(config, &telemetry)?;
-        let sockets = doors::open(config)?;
-        let doors: Vec<Door> = sockets.iter().map(|(door, _)| *door).collect();
+        let opened = doors::open(config, &mut sockets)?;
+        let doors: Vec<Door> = opened.iter().map(|(door, _)| *door).collect();
+        let for_http = config.http.map(|address| sockets.open("http_addr", address)).transpose()?;
+        sockets.all_claimed()?;
         let started = (Instant::now(), SystemTime::now());
         telemetry.emit(events::Started { workers: config.workers });
         let mut arbiters = vec![Arbiter::new()];
@@ -116,11 +128,11 @@ impl Relay {
             sessions: AtomicU64::new(0),
         });
         let cap = config.connection_limit.max_total_connections as usize + HARD_CAP_EXTRA;
-        let listener = Listener::new(sockets, Workers::new(handles), shared, cap);
+        let listener = Listener::new(opened, Workers::new(handles), shared, cap);
         let (watch, listener_gone) = (listener.watch(), listener.gone());
-        let http = match config.http {
+        let http = match for_http {
             None => None,
-            Some(http_address) => {
+            Some(socket) => {
                 let sources = Sources {
                     telemetry: telemetry.clone(),
                     supervisor: supervisor.clone().recipient(),
@@ -139,7 +151,7 @@ impl Relay {
                 };
                 let tls = tls.filter(|_| config.http_tls);
                 let settings = Settings { allowed: config.http_allowed_networks.clone(), tls };
-                let served = http::serve(bind("http_addr", http_address)?, &settings, sources)?;
+                let served = http::serve(socket, &settings, sources)?;
                 telemetry.emit(events::HttpListening { address: served.address(), open: settings.allowed.is_empty() });
                 Some(served)
             }
@@ -185,6 +197,24 @@ impl Relay {
     /// Sessions now.
     pub async fn active(&self) -> usize {
         self.supervisor.send(supervisor::Snapshot).await.map_or(0, |standing| standing.active as usize)
+    }
+
+    /// Whether every thread of the relay still does what it is asked: the control actors', the workers', the Listener's. Waits as long as it
+    /// takes; the caller bounds it.
+    pub async fn threads_answer(&self) -> bool {
+        let ask = |arbiter: &Arbiter| {
+            let (answer, answered) = oneshot::channel();
+            arbiter.spawn_fn(move || answer.send(()).unwrap_or_default()).then_some(answered)
+        };
+        // All at once: one that is slow takes its time beside the others, not before them.
+        let asked: Vec<_> = self.arbiters.iter().map(ask).collect();
+        for answered in asked {
+            let Some(answered) = answered else { return false };
+            if answered.await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Resolves when the relay must not go on, with the reason: Supervisor's ledger is the truth, and a door that accepts nobody would
@@ -283,4 +313,29 @@ fn upstream_facts(config: &Config, targets: &[Arc<Target>]) -> Arc<dyn Fn() -> V
     };
     let facts: Vec<UpstreamFacts> = targets.iter().zip(&config.upstreams).map(facts).collect();
     Arc::new(move || facts.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Env;
+
+    #[actix::test]
+    async fn the_threads_answer_unless_one_of_them_is_stuck() {
+        let text = r#"{ "upstream": "rtmp://origin.example.com", "listen_addr": "127.0.0.1:0", "http_addr": "", "workers": 2 }"#;
+        let config = config::parse(text, &Env::empty(), &crate::app::judge_upstream).expect("it is valid").config;
+        let relay = Relay::start(&config, Telemetry::silent()).expect("loopback has a free port");
+        assert!(relay.threads_answer().await);
+        let (release, stuck) = std::sync::mpsc::channel::<()>();
+        // The second of the two workers, behind the control thread and the first.
+        relay.arbiters[2].spawn_fn(move || stuck.recv().unwrap_or_default());
+        timeout(Duration::from_millis(200), relay.threads_answer()).await.expect_err("one of them cannot");
+        drop(release);
+        assert!(relay.threads_answer().await);
+        relay.arbiters[2].stop();
+        while relay.threads_answer().await {
+            sleep(LOOK).await;
+        }
+        relay.stop().await;
+    }
 }

@@ -15,7 +15,7 @@ use super::throttle::Summary;
 pub use certificate::{CertificateExpiring, CertificateLoaded, CertificateRefused};
 pub use hold::{HoldOver, PublisherHeld, PublisherResumed, TakenOver};
 pub use service::{
-    AcceptFailed, ConfigWarning, DrainFinished, DrainStarted, HttpListening, Listening, Panicked, Started, Stopped,
+    AcceptFailed, ConfigWarning, DrainFinished, DrainStarted, HttpListening, Listening, Panicked, Started, Stopped, WatchdogUnfed,
 };
 pub use session::{AddressFilled, AuthFailed, SessionEnded, SessionRefused, SessionRelaying, SocketRefused};
 pub use upstream::{UpstreamCircuit, UpstreamConnected, UpstreamDialFailed, UpstreamLost, UpstreamRefused, UpstreamRetry};

@@ -28,6 +28,7 @@ mod process;
 mod quiet;
 mod relay;
 mod route;
+mod systemd;
 mod tap;
 mod timestamps;
 mod tokens;
