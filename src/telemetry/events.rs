@@ -20,7 +20,7 @@ pub use operation::{
     UpgradeReady, UpgradeStarted,
 };
 pub use service::{
-    AcceptFailed, ConfigWarning, DrainFinished, DrainStarted, HttpListening, Listening, Panicked, Started, Stopped,
+    AcceptFailed, ConfigWarning, DrainFinished, DrainStarted, HttpListening, Listening, Panicked, Started, Stopped, WatchdogUnfed,
 };
 pub use session::{AddressFilled, AuthFailed, SessionEnded, SessionRefused, SessionRelaying, SocketRefused};
 pub use upstream::{
