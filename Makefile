@@ -8,7 +8,7 @@ TEST_NAMES := $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %
 UNIT_TESTS := $(patsubst %,--test %,$(filter-out e2e,$(TEST_NAMES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lint unit e2e deny audit bench callgrind deps doc docker
+.PHONY: help run test check fmt lint unit e2e deny audit bench failover callgrind deps doc docker
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ audit: ## known vulnerabilities of the dependencies; needs the advisory database
 bench: ## what a live stream costs, beside HAProxy and nginx, an hour; ROWS='growth|idle': some of it, ARGS='--rounds 1': faster
 	@./tests/e2e/deps.sh bench
 	$(CARGO) bench --locked --bench load -- $(if $(ROWS),--only '$(ROWS)') $(ARGS)
+
+failover: ## how long a stream is without an origin when its origin dies, a minute; ARGS='--tries 100'
+	$(CARGO) bench --locked --bench failover -- $(ARGS)
 
 callgrind: ## instructions that the wire takes for each operation, exactly (valgrind)
 	@./tests/e2e/deps.sh callgrind

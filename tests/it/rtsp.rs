@@ -28,15 +28,21 @@ pub(crate) fn playing(relay: &Face, door: &Door) -> (Peer, Peer) {
 
 /// A publisher of `/live/cam`, up to the answer to RECORD.
 pub(crate) fn publishing(relay: &Face, door: &Door) -> (Peer, Peer) {
+    publishing_as(relay, door, "cam")
+}
+
+/// The same of `/live/` and this name.
+fn publishing_as(relay: &Face, door: &Door, name: &str) -> (Peer, Peer) {
+    let url = format!("rtsp://relay.test/live/{name}");
     let mut publisher = Peer::to(relay);
-    publisher.request("ANNOUNCE", "rtsp://relay.test/live/cam", &format!("\n\n{}", SDP.replace("stream=", "streamid=")));
+    publisher.request("ANNOUNCE", &url, &format!("\n\n{}", SDP.replace("stream=", "streamid=")));
     let mut origin = door.accept();
     origin.serve("ANNOUNCE ", "200 OK", "");
     assert_eq!(publisher.message().status(), "200 OK");
-    publisher.request("SETUP", "rtsp://relay.test/live/cam/streamid=0", &format!("{TCP};mode=record"));
+    publisher.request("SETUP", &format!("{url}/streamid=0"), &format!("{TCP};mode=record"));
     origin.serve("SETUP ", "200 OK", &format!("{TCP}\nSession: s1"));
     assert_eq!(publisher.message().status(), "200 OK");
-    publisher.request("RECORD", "rtsp://relay.test/live/cam", "Session: s1");
+    publisher.request("RECORD", &url, "Session: s1");
     origin.serve("RECORD ", "200 OK", "Session: s1");
     assert_eq!(publisher.message().status(), "200 OK");
     (publisher, origin)
@@ -344,7 +350,7 @@ fn a_silent_publisher_is_ended_and_a_player_and_a_paused_session_are_not() {
     paused.request("PAUSE", "rtsp://relay.test/live/cam", "Session: s1");
     paused_s.serve("PAUSE ", "200 OK", "");
     assert_eq!(paused.message().status(), "200 OK");
-    let (mut publisher, mut publisher_s) = publishing(&relay, &door);
+    let (mut publisher, mut publisher_s) = publishing_as(&relay, &door, "mic");
     assert!(publisher_s.message().start.starts_with("TEARDOWN "), "the upstream is told");
     assert_eq!(publisher.end(), Heard::Fin);
     drop((publisher, publisher_s));
