@@ -44,11 +44,12 @@ impl Relay {
     }
 
     /// Starts one, and waits until it says where it listens.
-    fn configured(upstreams: Value, more: Value) -> Self {
+    pub fn configured(upstreams: Value, more: Value) -> Self {
         let dir = workdir("relay");
         let mut config = json!({
             "listen_addr": "127.0.0.1:0",
             "http_addr": "127.0.0.1:0",
+            "admin_addr": "",
             "upstreams": upstreams,
             "security": { "upstream_allowed_networks": ["127.0.0.0/8"] },
             "log": { "format": "json", "level": "debug" },

@@ -77,7 +77,7 @@ pub(super) async fn find(place: &Place, asked: &Asked, wish: &Wish, ends: Ends) 
             Ok((framer, rest)) => {
                 if let Some(Word::Refused(code)) = dialogue.word() {
                     // By command, not by failing: the upstream is well, and would say the same again.
-                    drop(permit);
+                    permit.refused();
                     return Err(refused(place, &target, *code, dialogue.take_to_client()));
                 }
                 permit.success();
@@ -85,7 +85,7 @@ pub(super) async fn find(place: &Place, asked: &Asked, wish: &Wish, ends: Ends) 
                 return Ok(Found { target, connected, dialogue, framer, rest, load, publication });
             }
             Err((kind, text)) => {
-                permit.failure();
+                permit.failure(kind, &text);
                 report::dial_failed(place, &target, kind, &text, seek.made());
                 seek.failed();
             }
