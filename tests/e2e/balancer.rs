@@ -57,8 +57,7 @@ fn a_real_proxy_reads_what_an_upstream_is_told() {
     for version in ["v1", "v2"] {
         let origin = Nginx::start(&NginxOptions::default());
         let haproxy = Haproxy::start("accept-proxy", &origin.address(), "");
-        let relay =
-            Relay::before(json!([{ "url": format!("rtmp://{}", haproxy.address()), "proxy_protocol": version }]), json!({}));
+        let relay = Relay::before(json!([{ "url": format!("rtmp://{}", haproxy.address()), "proxy_protocol": version }]));
         let mut publisher = Publisher::start(Sender::Ffmpeg, &format!("rtmp://{}/live/cam", relay.address()), Take::live());
         let client = row(&relay)["client"].as_str().unwrap_or_default().to_owned();
         publisher.succeed();

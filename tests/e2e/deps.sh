@@ -34,9 +34,6 @@ has_stream_module() {
     nginx -V 2>&1 | grep -Eq -- '--with-stream( |$)'
 }
 
-# Debian's modules are for Debian's Python, whatever else is in the path.
-python=/usr/bin/python3
-[ -x "$python" ] || python=python3
 glib_speaks_tls='import gi; gi.require_version("Gio", "2.0"); from gi.repository import Gio
 raise SystemExit(not Gio.TlsBackend.get_default().supports_tls())'
 
@@ -65,17 +62,19 @@ look() {
     need gstreamer1.0-tools gst-launch-1.0 command -v gst-launch-1.0
     need gstreamer1.0-tools gst-inspect-1.0 command -v gst-inspect-1.0
     local element
-    for element in flvdemux flvmux aacparse rtspsrc rtph264pay rtph264depay rtpmp4gpay rtpmp4gdepay; do
+    for element in flvdemux flvmux aacparse rtspsrc rtph264pay rtpmp4gpay alawenc; do
         need gstreamer1.0-plugins-good "$element" gst-inspect-1.0 --exists "$element"
     done
+    need gstreamer1.0-plugins-ugly x264enc gst-inspect-1.0 --exists x264enc
+    need gstreamer1.0-rtsp rtspclientsink gst-inspect-1.0 --exists rtspclientsink
+    # For the system's own Python, whichever else is in the path.
+    need python3-gi "Python's GObject" /usr/bin/python3 -c 'import gi'
+    need gir1.2-gst-rtsp-server-1.0 gst-rtsp-server /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")'
+    # Without it GLib's programs, GStreamer among them, speak no TLS.
+    need glib-networking "TLS for GStreamer" /usr/bin/python3 -c "$glib_speaks_tls"
     for element in h264parse rtmp2sink rtmp2src rtmpsink; do
         need gstreamer1.0-plugins-bad "$element" gst-inspect-1.0 --exists "$element"
     done
-    need gstreamer1.0-rtsp rtspclientsink gst-inspect-1.0 --exists rtspclientsink
-    need python3-gi "Python's GObject bindings" "$python" -c 'import gi'
-    need gir1.2-gst-rtsp-server-1.0 gst-rtsp-server "$python" -c 'import gi; gi.require_version("GstRtspServer", "1.0")'
-    # Without it GLib's programs, GStreamer among them, speak no TLS.
-    need glib-networking "TLS for GStreamer" "$python" -c "$glib_speaks_tls"
 }
 
 rust_tools() {

@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
 use crate::process::workdir;
+
+/// Authorities made so far: two of one name would be taken for one.
+static MADE: AtomicUsize = AtomicUsize::new(0);
 
 /// An authority and the certificates it has signed, as files.
 pub struct Authority {
@@ -27,7 +31,8 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "an authority of the tests");
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        params.distinguished_name.push(DnType::CommonName, format!("authority {number} of the tests"));
         let dir = workdir("authority");
         write(&dir.path().join("ca.pem"), &params.self_signed(&key).expect("it signs itself").pem());
         Authority { issuer: Issuer::new(params, key), dir }

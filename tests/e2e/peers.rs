@@ -6,7 +6,7 @@ mod nginx;
 mod player;
 mod prometheus;
 mod publisher;
-mod rtsp;
+mod rtsp_origin;
 
 pub use front::Front;
 pub use haproxy::{HAPROXY, Haproxy};
@@ -14,4 +14,4 @@ pub use nginx::{Nginx, NginxOptions};
 pub use player::{Player, Receiver};
 pub use prometheus::Prometheus;
 pub use publisher::{Publisher, Sender, Take};
-pub use rtsp::{RtspOptions, RtspOrigin};
+pub use rtsp_origin::{RtspMounts, RtspOrigin};

@@ -39,17 +39,18 @@ impl Relay {
         Self::configured(upstreams, more)
     }
 
-    /// Starts one in front of these `upstreams`, with further keys of the configuration.
-    pub fn before(upstreams: Value, more: Value) -> Self {
-        Self::configured(upstreams, more)
+    /// Starts one in front of these `upstreams`, anyone may come in.
+    pub fn before(upstreams: Value) -> Self {
+        Self::configured(upstreams, json!({}))
     }
 
     /// Starts one, and waits until it says where it listens.
-    fn configured(upstreams: Value, more: Value) -> Self {
+    pub fn configured(upstreams: Value, more: Value) -> Self {
         let dir = workdir("relay");
         let mut config = json!({
             "listen_addr": "127.0.0.1:0",
             "http_addr": "127.0.0.1:0",
+            "admin_addr": "",
             "upstreams": upstreams,
             "security": { "upstream_allowed_networks": ["127.0.0.0/8"] },
             "log": { "format": "json", "level": "debug" },

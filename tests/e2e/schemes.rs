@@ -13,7 +13,7 @@ use crate::clip;
 use crate::compare::{PLAYER_TAIL, identical, played};
 use crate::flv::{self, Tag};
 use crate::paper::Authority;
-use crate::peers::{Front, Nginx, NginxOptions, Player, Publisher, Receiver, RtspOptions, RtspOrigin, Sender, Take};
+use crate::peers::{Front, Nginx, NginxOptions, Player, Publisher, Receiver, RtspMounts, RtspOrigin, Sender, Take};
 use crate::pictures;
 use crate::relay::Relay;
 use crate::route::direct;
@@ -119,11 +119,10 @@ impl World {
         let paper = authority.local();
         let rtmp = Nginx::start(&NginxOptions::default());
         let named = |is: &dyn Fn(Program) -> bool| rows.iter().filter(|row| is(row.program)).map(Row::stream).collect();
-        let rtsp = RtspOrigin::start(&RtspOptions {
+        let rtsp = RtspOrigin::with(&RtspMounts {
             plays: named(&|program| matches!(program, Program::Plays(_)) && program.speaks_rtsp()),
             records: named(&|program| program == Program::Publishes(Sender::FfmpegRtsp)),
             records_video: named(&|program| program == Program::Publishes(Sender::RtspClientSink)),
-            auth: None,
         });
         let front = Front::start(&[(&paper, rtmp.address()), (&paper, rtsp.address())]);
         let relay = |upstream: Scheme| {
@@ -139,7 +138,7 @@ impl World {
                 "security": { "tls_cert": paper.cert, "tls_key": paper.key, "upstream_allowed_networks": ["127.0.0.0/8"] },
                 "log": { "format": "json", "level": "info", "stream_names": "plain" },
             });
-            (upstream, Relay::before(json!([{ "url": format!("{}://{to}", upstream.name()) }]), more))
+            (upstream, Relay::configured(json!([{ "url": format!("{}://{to}", upstream.name()) }]), more))
         };
         let relays = [Rtmp, Rtmps, Rtsp, Rtsps].map(relay).into();
         let directly = [Sender::Rtmp2Sink, Sender::RtmpSink].map(|sender| (sender, recorded_directly(sender, &rtmp))).into();
@@ -167,8 +166,9 @@ impl World {
         let (url, stream) = (self.url(row), row.stream());
         let arrived = match row.program {
             Program::Publishes(sender) if row.client.is_rtsp() => {
-                Publisher::believing(sender, &url, Take::live(), authority).succeed();
-                pictures::same(&self.pictures, &self.rtsp.recorded(&stream, ENOUGH, SOON), ENOUGH)
+                // How it ends says nothing: rtspclientsink trips over its own PAUSE now and then, without a relay too.
+                Publisher::believing(sender, &url, Take::live(), authority).finish(CLIP);
+                pictures::same(&self.pictures, &self.rtsp.pictures(&stream, ENOUGH), ENOUGH)
             }
             Program::Publishes(sender) => {
                 Publisher::believing(sender, &url, Take::unpaced(), authority).succeed();

@@ -1,11 +1,14 @@
-"""An RTSP origin: gst-rtsp-server, which plays a clip and records what it is sent.
+"""An RTSP origin: gst-rtsp-server, which plays a live picture and records what it is sent.
 
-usage: rtsp_origin.py DIR CLIP [--auth basic|digest] [--play NAME]... [--record NAME]... [--video NAME]...
+usage: rtsp_origin.py DIR [basic|digest] [--clip FILE] [--play NAME]... [--record NAME]... [--record-video NAME]...
 
-Streams are at rtsp://127.0.0.1:PORT/live/NAME:
-  --play     the FLV file CLIP (H.264 and AAC) from its beginning, in real time; with --auth for user "op", password "pa:ss"
-  --record   records H.264 and AAC into DIR/NAME.h264 and DIR/NAME.aac
-  --video    records H.264 into DIR/NAME.h264
+  rtsp://127.0.0.1:PORT/live/cam    a live test picture with sound; with `basic` or `digest` for user "op", password "pa:ss"
+  rtsp://127.0.0.1:PORT/in/av-N     records H.264 and AAC into DIR/av-N.h264 and .aac, N from 0 to 3
+  rtsp://127.0.0.1:PORT/in/v-N      records H.264 into DIR/v-N.h264
+
+and with the options, for each NAME:
+
+  rtsp://127.0.0.1:PORT/live/NAME   plays the FLV file FILE (H.264 and AAC) from its beginning, in real time; or records as above
 
 Says "listening PORT" when it is ready, and each request that it hears.
 """
@@ -19,30 +22,27 @@ gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
+PLAY = (
+    "( videotestsrc is-live=true ! video/x-raw,width=320,height=180,framerate=25/1"
+    " ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 bitrate=800 ! rtph264pay name=pay0 pt=96 config-interval=1"
+    " audiotestsrc is-live=true ! audio/x-raw,rate=8000,channels=1 ! alawenc ! rtppcmapay name=pay1 pt=8 )"
+)
 CLIP = (
     "( filesrc location=%s ! flvdemux name=d d.video ! queue ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1"
     " d.audio ! queue ! aacparse ! rtpmp4gpay name=pay1 pt=97 )"
 )
-VIDEO = (
-    "rtph264depay name=depay0 ! h264parse ! video/x-h264,stream-format=byte-stream,alignment=au"
-    " ! filesink sync=false async=false location=%s.h264"
-)
-AUDIO = "rtpmp4gdepay name=depay1 ! filesink sync=false async=false location=%s.aac"
-
-
-def factory(launch):
-    made = GstRtspServer.RTSPMediaFactory()
-    made.set_launch(launch)
-    return made
+VIDEO = "rtph264depay name=depay0 ! h264parse ! video/x-h264,stream-format=byte-stream,alignment=au ! filesink sync=false async=false location=%s.h264"
+AUDIO = " rtpmp4gdepay name=depay1 ! filesink sync=false async=false location=%s.aac"
 
 
 def recorder(launch):
-    made = factory("( " + launch + " )")
-    made.set_transport_mode(GstRtspServer.RTSPTransportMode.RECORD)
-    return made
+    factory = GstRtspServer.RTSPMediaFactory()
+    factory.set_transport_mode(GstRtspServer.RTSPTransportMode.RECORD)
+    factory.set_launch("( " + launch + " )")
+    return factory
 
 
-def protection(server, method):
+def protect(server, factory, method):
     auth = GstRtspServer.RTSPAuth()
     token = GstRtspServer.RTSPToken()
     token.set_string(GstRtspServer.RTSP_TOKEN_MEDIA_FACTORY_ROLE, "op")
@@ -56,41 +56,49 @@ def protection(server, method):
     permissions = GstRtspServer.RTSPPermissions()
     for word in ("access", "construct"):
         permissions.add_permission_for_role("op", "media.factory." + word, True)
-    return permissions
+    factory.set_permissions(permissions)
 
 
 def watch(_, client):
-    def tell(_, context, name):
-        print(name, context.uri and context.uri.get_request_uri(), flush=True)
-
     for name in ("options", "describe", "announce", "setup", "play", "record", "pause", "teardown", "get-parameter"):
-        client.connect(name + "-request", tell, name)
+        client.connect(name + "-request", lambda _, context, name=name: print(name, context.uri and context.uri.get_request_uri(), flush=True))
+
+
+def arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory")
+    parser.add_argument("method", nargs="?", choices=["basic", "digest"])
+    parser.add_argument("--clip")
+    for word in ("--play", "--record", "--record-video"):
+        parser.add_argument(word, action="append", default=[])
+    return parser.parse_args()
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("directory")
-    parser.add_argument("clip")
-    parser.add_argument("--auth", choices=["basic", "digest"])
-    for word in ("--play", "--record", "--video"):
-        parser.add_argument(word, action="append", default=[])
-    asked = parser.parse_args()
     Gst.init(None)
+    asked = arguments()
+    directory, method = asked.directory, asked.method
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service("0")
-    permissions = protection(server, asked.auth) if asked.auth else None
     mounts = server.get_mount_points()
+    play = GstRtspServer.RTSPMediaFactory()
+    play.set_launch(PLAY)
+    play.set_shared(True)
+    mounts.add_factory("/live/cam", play)
+    for number in range(4):
+        name = "%s/av-%d" % (directory, number)
+        mounts.add_factory("/in/av-%d" % number, recorder(VIDEO % name + AUDIO % name))
+        mounts.add_factory("/in/v-%d" % number, recorder(VIDEO % ("%s/v-%d" % (directory, number))))
     for name in asked.play:
-        made = factory(CLIP % asked.clip)
-        if permissions:
-            made.set_permissions(permissions)
-        mounts.add_factory("/live/" + name, made)
-    for name in asked.record:
-        file = asked.directory + "/" + name
-        mounts.add_factory("/live/" + name, recorder(VIDEO % file + " " + AUDIO % file))
-    for name in asked.video:
-        mounts.add_factory("/live/" + name, recorder(VIDEO % (asked.directory + "/" + name)))
+        clip = GstRtspServer.RTSPMediaFactory()
+        clip.set_launch(CLIP % asked.clip)
+        mounts.add_factory("/live/" + name, clip)
+    for name in asked.record + asked.record_video:
+        file = "%s/%s" % (directory, name)
+        mounts.add_factory("/live/" + name, recorder(VIDEO % file + (AUDIO % file if name in asked.record else "")))
+    if method:
+        protect(server, play, method)
     server.connect("client-connected", watch)
     server.attach(None)
     print("listening", server.get_bound_port(), flush=True)
