@@ -25,6 +25,7 @@ mod pump;
 mod recording;
 mod relay;
 mod rtsp;
+mod rtsp_ends;
 mod rtsp_hostile;
 mod rtsp_login;
 mod rtsp_peer;
