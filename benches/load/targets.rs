@@ -96,7 +96,7 @@ impl Kind {
                 let tls = papers.map(|p| format!(r#""tls_enabled": true, "tls_cert": {:?}, "tls_key": {:?}, "#, p.cert, p.key));
                 let path = if scheme == "rtsp" { "/live" } else { "" };
                 format!(
-                    r#"{{"listen_addr": "{listen}", "http_addr": "", "upstream": "{scheme}://{origin}{path}", "workers": 1, "idle_timeout": "1h",
+                    r#"{{"listen_addr": "{listen}", "http_addr": "", "admin_addr": "", "upstream": "{scheme}://{origin}{path}", "workers": 1, "idle_timeout": "1h",
                     "connection_limit": {{"max_total_connections": 10000}}, "buffers": {{"pool": 1024}},
                     "security": {{{}"auth_enabled": true, "auth_tokens": ["bench"], "upstream_allowed_networks": ["127.0.0.0/8"]}},
                     "log": {{"level": "error"}}}}"#,

@@ -3,6 +3,7 @@
 //! `schema` derives from these types what `--print-schema` prints, what `shape` checks, and the name of each variable;
 //! `Default` is the only place of a default. The comment of a field is its description in the schema.
 
+mod operation;
 mod upstreams;
 
 use schemars::JsonSchema;
@@ -13,6 +14,8 @@ use super::secret::Hidden;
 use super::settings::{ForwardQuery, LogFormat, LogLevel, ProxyMode, StreamNames, Takeover, Tls};
 
 pub(super) use upstreams::{HealthCheckSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream};
+
+pub(super) use operation::{DrainSection, ReloadSection};
 
 /// Configuration of relay. `//` and `/* */` comments may stand anywhere.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +32,8 @@ pub(super) struct File {
     pub(super) http_tls: bool,
     /// Networks that may ask for /status and /metrics. Empty: everyone who can reach http_addr.
     pub(super) http_allowed_networks: Vec<String>,
+    /// Address for /admin, which changes things. A loopback address, unless security.admin_token is set. "" turns it off.
+    pub(super) admin_addr: String,
     /// Threads that run sessions. 0: one for each processor.
     #[schemars(range(max = 1024))]
     pub(super) workers: u64,
@@ -69,10 +74,10 @@ pub(super) struct File {
     /// A peer that takes nothing of what is sent to it for so long is closed (a paused player too).
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
     pub(super) write_timeout: Span,
-    /// A publisher's upstream that takes nothing for so long is dead. Must be below write_timeout to be of use.
+    /// An upstream that takes nothing of a publisher's stream for so long is dead: another is looked for. At most write_timeout counts.
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
     pub(super) upstream_stall_timeout: Span,
-    /// What sessions get to end by themselves after SIGTERM. "0s": none.
+    /// From the end of drain.delay until what is left of the sessions is cut. "0s": at once.
     #[schemars(extend("x-maximum" = "1h"))]
     pub(super) shutdown_timeout: Span,
     /// Bytes from the client that one session may hold.
@@ -87,7 +92,7 @@ pub(super) struct File {
     pub(super) hold: HoldSection,
     /// Keeping a publisher whose upstream is gone, until another takes its stream. RTMP only.
     pub(super) publish_hold: PublishHoldSection,
-    /// Who may publish a stream that is being published already: "same_credential" (the same token, from the same address or once the old publisher has been silent for 5 s; without authentication only the silence counts), "never", or "always".
+    /// Who may take over a stream that is being published: "same_credential" (who has the same token, from the same address or once the old publisher has been silent for 5 s; without authentication only the silence counts), "never" (nobody), or "always" (whoever may publish it).
     pub(super) publish_takeover: Takeover,
     /// Socket buffers of the kernel.
     pub(super) tcp: TcpSection,
@@ -105,6 +110,10 @@ pub(super) struct File {
     pub(super) upstream_health_check: HealthCheckSection,
     /// When /ready answers 503.
     pub(super) ready: ReadySection,
+    /// How a new configuration is taken.
+    pub(super) reload: ReloadSection,
+    /// How the relay empties after SIGTERM.
+    pub(super) drain: DrainSection,
     /// Log lines.
     pub(super) log: LogSection,
 }
@@ -117,6 +126,7 @@ impl Default for File {
             http_addr: ":8080".into(),
             http_tls: false,
             http_allowed_networks: Vec::new(),
+            admin_addr: "127.0.0.1:8081".into(),
             workers: 0,
             upstream: None,
             upstreams: None,
@@ -147,6 +157,8 @@ impl Default for File {
             retry: RetrySection::default(),
             upstream_health_check: HealthCheckSection::default(),
             ready: ReadySection::default(),
+            reload: ReloadSection::default(),
+            drain: DrainSection::default(),
             log: LogSection::default(),
         }
     }
@@ -257,6 +269,10 @@ pub(super) struct SecuritySection {
     pub(super) proxy_protocol: ProxyMode,
     /// Networks in which an upstream may stand although they are not public (loopback, private, link-local and the like are refused otherwise).
     pub(super) upstream_allowed_networks: Vec<String>,
+    /// What every request to /admin must show, as "Authorization: Bearer ...". "": nothing, and admin_addr must be a loopback address.
+    pub(super) admin_token: Hidden,
+    /// Whether a reload ends the sessions whose token it has removed.
+    pub(super) revoke_live: bool,
     /// Whether clients must speak TLS at listen_addr (rtmps://).
     pub(super) tls_enabled: bool,
     /// Whether they may also speak plain there: the first byte tells.

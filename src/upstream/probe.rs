@@ -138,6 +138,20 @@ impl Reachability {
         Self { shared: Arc::new(Shared { dialer, targets, fail_after, knowledge, finished }) }
     }
 
+    /// The same for the targets of another configuration; what is known of those that stay is kept.
+    #[must_use]
+    pub fn changed(&self, dialer: Dialer, targets: Vec<Arc<Target>>, fail_after: Duration) -> Self {
+        let new = Self::new(dialer, targets, fail_after);
+        for (at, target) in new.shared.targets.iter().enumerate() {
+            let known = self.shared.targets.iter().position(|old| old.id == target.id);
+            let known = known.and_then(|at| self.shared.knowledge().targets.get(at).cloned());
+            if let (Some(known), Some(new)) = (known, new.shared.knowledge().targets.get_mut(at)) {
+                *new = known;
+            }
+        }
+        new
+    }
+
     /// A real dial ended: a success is as good as a probe. Tell of a failure only where it says something about the
     /// upstream.
     pub fn dialled(&self, target: TargetId, result: Result<(), &'static str>) {

@@ -59,7 +59,7 @@ fn bounded_world(addrs: &[SocketAddr], retry: Option<Retry>, breaker: CircuitBre
     let labels = targets.iter().map(|target| (target.id, target.label.clone())).collect();
     let breaker = Breaker::new(UpstreamBreaker::new(Some(breaker), labels, Arc::new(|_| ())).start());
     let reachability = Reachability::new(dialer.clone(), targets.clone(), Duration::from_secs(20));
-    let loads = Loads::new(targets.iter().map(|target| (target.id, "x", most)), Telemetry::silent());
+    let loads = Loads::new(targets.iter().map(|target| (target.id, "x", most)), Telemetry::silent(), None);
     World { means: Means { dialer, breaker, reachability, loads, retry }, targets }
 }
 

@@ -48,6 +48,8 @@ look() {
     need haproxy haproxy command -v haproxy
     need libnginx-mod-rtmp "nginx's RTMP module" has_rtmp_module
     need rtmpdump rtmpdump command -v rtmpdump
+    need prometheus prometheus command -v prometheus
+    need prometheus promtool command -v promtool
     need gstreamer1.0-tools gst-launch-1.0 command -v gst-launch-1.0
     need gstreamer1.0-tools gst-inspect-1.0 command -v gst-inspect-1.0
     local element
@@ -111,7 +113,7 @@ install() {
     "${apt[@]}" update || echo "apt-get update failed; trying with the lists that are here" >&2
     "${apt[@]}" install -y --no-install-recommends "${packages[@]}" || complain "apt-get could not install them."
     local service
-    for service in nginx haproxy; do
+    for service in nginx haproxy prometheus; do
         if [[ " ${packages[*]} " == *" $service "* ]] && command -v systemctl >/dev/null; then
             # Nor is it wanted after the next boot.
             "${root[@]}" systemctl disable "$service" >/dev/null 2>&1 || true

@@ -49,6 +49,7 @@ impl Relay {
         let mut config = json!({
             "listen_addr": "127.0.0.1:0",
             "http_addr": "127.0.0.1:0",
+            "admin_addr": "",
             "upstreams": upstreams,
             "security": { "upstream_allowed_networks": ["127.0.0.0/8"] },
             "log": { "format": "json", "level": "debug" },
@@ -77,6 +78,11 @@ impl Relay {
     /// `host:port` for encoders and players.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// `host:port` of /status and /metrics.
+    pub fn http(&self) -> &str {
+        &self.http
     }
 
     /// What /status says.

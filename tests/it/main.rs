@@ -24,6 +24,7 @@ mod proxied;
 mod pump;
 mod recording;
 mod relay;
+mod reload;
 mod rtsp;
 mod rtsp_ends;
 mod rtsp_hostile;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::sessions::{Choice, Row, Rows};
 use crate::admission::{rate_limiter, supervisor};
 use crate::http::desk::Round;
-use crate::http::{BufferFacts, ListenerFacts, Sources, UpstreamFacts};
+use crate::http::{BufferFacts, ConfigFacts, ListenerFacts, Sources, UpstreamFacts};
 use crate::telemetry::collector;
 use crate::tls;
 use crate::upstream::breaker;
@@ -35,6 +35,7 @@ pub(in crate::http) struct Page {
     rate_limit: Option<RateLimit>,
     circuit_breaker: Option<CircuitBreaker>,
     upstreams: Vec<Upstream>,
+    config: Config,
     traffic: Option<Traffic>,
     buffers: Buffers,
     errors: BTreeMap<&'static str, String>,
@@ -59,6 +60,7 @@ impl Page {
                 .into_iter()
                 .map(|UpstreamFacts { target, weight, tls }| Upstream { target, weight, tls })
                 .collect(),
+            config: (sources.config)().into(),
             traffic: round.traffic.as_ref().ok().map(Traffic::new),
             buffers: (sources.buffers)().into(),
             errors: errors(round),
@@ -241,6 +243,31 @@ struct Upstream {
     target: String,
     weight: u32,
     tls: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Config {
+    source: String,
+    hash: String,
+    loaded_at: String,
+    last_error: Option<String>,
+    last_reload: Option<Reload>,
+}
+
+#[derive(Debug, Serialize)]
+struct Reload {
+    at: String,
+    by: &'static str,
+    result: &'static str,
+}
+
+impl From<ConfigFacts> for Config {
+    fn from(facts: ConfigFacts) -> Self {
+        let ConfigFacts { source, hash, loaded_at, last_reload } = facts;
+        let last_error = last_reload.as_ref().and_then(|last| last.error.clone());
+        let last_reload = last_reload.map(|last| Reload { at: rfc3339(last.at), by: last.by, result: last.result });
+        Self { source, hash, loaded_at: rfc3339(loaded_at), last_error, last_reload }
+    }
 }
 
 #[derive(Debug, Serialize)]
