@@ -28,15 +28,20 @@ pub(crate) fn playing(relay: &Face, door: &Door) -> (Peer, Peer) {
 
 /// A publisher of `/live/cam`, up to the answer to RECORD.
 pub(crate) fn publishing(relay: &Face, door: &Door) -> (Peer, Peer) {
+    publishing_to(relay, door, "rtsp://relay.test/live/cam")
+}
+
+/// A publisher of `url`.
+pub(crate) fn publishing_to(relay: &Face, door: &Door, url: &str) -> (Peer, Peer) {
     let mut publisher = Peer::to(relay);
-    publisher.request("ANNOUNCE", "rtsp://relay.test/live/cam", &format!("\n\n{}", SDP.replace("stream=", "streamid=")));
+    publisher.request("ANNOUNCE", url, &format!("\n\n{}", SDP.replace("stream=", "streamid=")));
     let mut origin = door.accept();
     origin.serve("ANNOUNCE ", "200 OK", "");
     assert_eq!(publisher.message().status(), "200 OK");
-    publisher.request("SETUP", "rtsp://relay.test/live/cam/streamid=0", &format!("{TCP};mode=record"));
+    publisher.request("SETUP", &format!("{url}/streamid=0"), &format!("{TCP};mode=record"));
     origin.serve("SETUP ", "200 OK", &format!("{TCP}\nSession: s1"));
     assert_eq!(publisher.message().status(), "200 OK");
-    publisher.request("RECORD", "rtsp://relay.test/live/cam", "Session: s1");
+    publisher.request("RECORD", url, "Session: s1");
     origin.serve("RECORD ", "200 OK", "Session: s1");
     assert_eq!(publisher.message().status(), "200 OK");
     (publisher, origin)

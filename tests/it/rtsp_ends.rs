@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::relay::{Process, Relay};
-use crate::rtsp::{SDP, playing, publishing};
+use crate::rtsp::{SDP, playing, publishing, publishing_to};
 use crate::rtsp_peer::{Door, Heard, Peer, rtp};
 
 #[test]
@@ -123,7 +123,7 @@ fn a_silent_publisher_is_ended_and_a_player_and_a_paused_session_are_not() {
     paused.request("PAUSE", "rtsp://relay.test/live/cam", "Session: s1");
     paused_s.serve("PAUSE ", "200 OK", "");
     assert_eq!(paused.message().status(), "200 OK");
-    let (mut publisher, mut publisher_s) = publishing(&relay, &door);
+    let (mut publisher, mut publisher_s) = publishing_to(&relay, &door, "rtsp://relay.test/live/mic");
     assert!(publisher_s.message().start.starts_with("TEARDOWN "), "the upstream is told");
     assert_eq!(publisher.end(), Heard::Fin);
     drop((publisher, publisher_s));
@@ -151,4 +151,44 @@ fn a_relay_that_ends_tears_down_and_closes() {
     drop(player);
     assert_eq!(relay.exit().code(), Some(0));
     assert_eq!(relay.outcome(address), "relay shutdown success");
+}
+
+#[test]
+fn the_same_publisher_again_takes_its_stream_over_and_anyone_else_is_refused() {
+    let door = Door::open();
+    let tokens = json!([{ "token": "one", "name": "studio" }, { "token": "two", "name": "other" }]);
+    let relay = Relay::with(&door.url(""), json!({ "security": { "auth_enabled": true, "auth_tokens": tokens } }));
+    let (mut old, mut old_s) = publishing_to(&relay, &door, "rtsp://relay.test/live/cam?token=one");
+    old.frame(0, &rtp(true, 1, 10));
+    old_s.hear();
+    let mut other = Peer::to(&relay);
+    let answer = other.ask("ANNOUNCE", "rtsp://relay.test/live/cam?token=two", &format!("\n\n{SDP}"));
+    assert_eq!(answer.status(), "403 the stream is already being published");
+    relay.wait_ended("relay", "already_publishing");
+
+    let mut new = Peer::to(&relay);
+    new.request("ANNOUNCE", "rtsp://relay.test/live/cam?token=one", &format!("\n\n{SDP}"));
+    old_s.serve("TEARDOWN ", "200 OK", "");
+    assert_eq!(old_s.end(), Heard::Fin);
+    drop(old_s);
+    assert_eq!(old.end(), Heard::Fin);
+    // The origin has not noticed yet: it is asked again.
+    door.accept().serve("ANNOUNCE ", "406 Somebody publishes that", "");
+    let mut origin = door.accept();
+    origin.serve("ANNOUNCE ", "200 OK", "");
+    assert_eq!(new.message().status(), "200 OK");
+    drop(old);
+    relay.wait_ended("relay", "taken_over");
+    // Players are many.
+    let players: Vec<_> = (0..2)
+        .map(|_| {
+            let mut player = Peer::to(&relay);
+            player.request("DESCRIBE", "rtsp://relay.test/live/cam?token=two", "");
+            door.accept().serve("DESCRIBE ", "200 OK", &format!("\n\n{SDP}"));
+            assert_eq!(player.message().status(), "200 OK");
+            player
+        })
+        .collect();
+    drop((players, new, origin));
+    relay.wait_empty();
 }
