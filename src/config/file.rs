@@ -13,7 +13,9 @@ use super::scalar::{RawToken, Span};
 use super::secret::Hidden;
 use super::settings::{ForwardQuery, LogFormat, LogLevel, ProxyMode, StreamNames, Takeover, Tls};
 
-pub(super) use upstreams::{HealthCheckSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream};
+pub(super) use upstreams::{
+    DnsSection, HealthCheckSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream,
+};
 
 pub(super) use operation::{DrainSection, ReloadSection};
 
@@ -106,8 +108,10 @@ pub(super) struct File {
     pub(super) circuit_breaker: CircuitBreakerSection,
     /// Tries a failed dial again, while the client waits.
     pub(super) retry: RetrySection,
-    /// Checks of upstreams without clients. Not in this version.
+    /// Checks of upstreams without clients.
     pub(super) upstream_health_check: HealthCheckSection,
+    /// Names of upstreams.
+    pub(super) dns: DnsSection,
     /// When /ready answers 503.
     pub(super) ready: ReadySection,
     /// How a new configuration is taken.
@@ -156,6 +160,7 @@ impl Default for File {
             circuit_breaker: CircuitBreakerSection::default(),
             retry: RetrySection::default(),
             upstream_health_check: HealthCheckSection::default(),
+            dns: DnsSection::default(),
             ready: ReadySection::default(),
             reload: ReloadSection::default(),
             drain: DrainSection::default(),

@@ -32,6 +32,7 @@ mod quiet;
 mod relay;
 mod route;
 mod rtsp;
+mod systemd;
 mod tap;
 mod timestamps;
 mod tokens;

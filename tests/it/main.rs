@@ -11,6 +11,7 @@ mod client;
 mod ear;
 mod ends;
 mod golden;
+mod health;
 mod hold;
 mod hold_ends;
 mod hostile;
