@@ -53,7 +53,7 @@ pub(super) struct Relay {
     /// The phase by which silence is judged now.
     pub(super) patience: Option<Phase>,
     pub(super) place: Rc<Place>,
-    /// The right to publish the stream, if it is published.
+    /// The right to publish, where it is a publisher's session.
     pub(super) claim: Claim,
     /// The client's place among the connections.
     pub(super) _permit: Permit,
@@ -236,8 +236,9 @@ impl Relay {
         });
         let _ = timeout(FAREWELL, left).await;
         let _ = timeout(FAREWELL, self.upstream.shutdown()).await;
-        self.claim.release();
         let _ = timeout(FAREWELL, std::future::poll_fn(|cx| self.poll_last(cx))).await;
+        // The upstream knows that the stream is over: whoever waits for its name may have it.
+        self.claim.release();
     }
 
     /// What the upstream still says reaches a client that only half-closed. Ready once it has ended, or the client takes no more.
@@ -256,7 +257,6 @@ impl Relay {
 
     /// Answers whoever waits, and closes. RTSP/1.0 has no word for a stream that is over but the end of the connection.
     async fn end_client(&mut self, code: u16, text: &str) {
-        self.claim.release();
         self.dialogue.abandon(code, text);
         self.speak();
         let left = std::future::poll_fn(|cx| {
