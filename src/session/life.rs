@@ -243,6 +243,9 @@ fn judge(place: &Place, request: Request) -> Result<Asked, Denial> {
     };
     let identity = name.identity().map_err(bad_name)?;
     place.cell.learn(|facts| report::identify(place, facts, "rtmp", action, &identity, &granted));
+    if let Err(refusal) = place.shared.gate.still_good(granted.token) {
+        return Err(unauthorised(place, action, refusal));
+    }
     Ok(Asked { request, name, identity, granted })
 }
 

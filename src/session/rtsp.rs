@@ -88,6 +88,12 @@ async fn welcome(place: &Place, visitor: &mut Visitor) -> Result<(Box<Asked>, Wi
         match judge(place, visitor, &asked) {
             Ok(wish) => {
                 place.cell.learn(|facts| report::identify(place, facts, "rtsp", asked.action, &wish.identity, &wish.granted));
+                if let Err(refusal) = place.shared.gate.still_good(wish.granted.token) {
+                    let text = refusal.to_string();
+                    report::unauthorised(place, asked.action, &text);
+                    visitor.deny(&asked, 403, &text).await;
+                    return Err(Outcome::new(Side::Relay, refusal.reason(), Status::Rejected).because(text));
+                }
                 return Ok((asked, wish));
             }
             Err(Denial::Name(e)) => {
