@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::filter::ClientFilter;
 use super::flow::{Ends, FlowError};
-use super::hold::Loss;
+use super::hold::{Loss, Losses};
 use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
 use super::seat::Direction;
@@ -55,6 +55,8 @@ pub(super) struct Relay {
     pub(super) place: Rc<Place>,
     /// The client's place among the connections.
     pub(super) permit: Permit,
+    /// How its upstreams have lasted.
+    pub(super) losses: Losses,
 }
 
 impl Relay {
