@@ -5,6 +5,7 @@
 mod change;
 mod demo;
 mod doors;
+mod drain;
 mod outfit;
 mod relay;
 mod reload;
@@ -19,6 +20,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use demo::demo;
+pub use drain::Leaving;
 #[doc(hidden)]
 pub use relay::Actors;
 pub use relay::Relay;
@@ -78,8 +80,9 @@ async fn serve(loaded: Loaded, telemetry: Telemetry, log: &LogGuard, started: im
         }
     };
     // Also behind a failure: streams that run are not cut for it.
+    let why = if failed.is_some() { Leaving::Failed } else { Leaving::Told };
     tokio::select! {
-        () = relay.drain() => relay.stop().await,
+        () = relay.drain(why) => relay.stop().await,
         // A second signal ends at once.
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
