@@ -6,9 +6,12 @@ mod change;
 mod demo;
 mod doors;
 mod drain;
+mod health;
+mod manager;
 mod outfit;
 mod relay;
 mod reload;
+mod sockets;
 
 use std::time::Duration;
 
@@ -19,11 +22,13 @@ use ipnetwork::IpNetwork;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use demo::demo;
+pub use demo::{demo, demo_origin, demo_publisher};
 pub use drain::Leaving;
+pub use health::{health, health_url};
 #[doc(hidden)]
 pub use relay::Actors;
 pub use relay::Relay;
+pub use sockets::Sockets;
 
 use reload::Reloader;
 
@@ -44,6 +49,8 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
 /// As [`run`]; `started` is called with the relay once it runs. For tests, which break one of its actors.
 #[doc(hidden)]
 pub fn run_with(mut loaded: Loaded, started: impl FnOnce(&Relay)) -> anyhow::Result<()> {
+    // Before there are threads: it takes variables out of the environment.
+    let sockets = Sockets::of_process()?;
     let telemetry = Telemetry::new(&loaded.config.log);
     let log = logging::init(&loaded.config.log, &telemetry).context("log.output")?;
     raise_descriptor_limit()?;
@@ -51,41 +58,59 @@ pub fn run_with(mut loaded: Loaded, started: impl FnOnce(&Relay)) -> anyhow::Res
     for Finding { at, text } in loaded.warnings.iter().chain(&budget) {
         telemetry.emit(events::ConfigWarning { path: at, text });
     }
-    let result = actix_rt::System::new().block_on(serve(loaded, telemetry.clone(), &log, started));
+    let result = actix_rt::System::new().block_on(serve(loaded, sockets, telemetry.clone(), &log, started));
     telemetry.emit(events::Stopped { code: i32::from(result.is_err()) });
     result
 }
 
-async fn serve(loaded: Loaded, telemetry: Telemetry, log: &LogGuard, started: impl FnOnce(&Relay)) -> anyhow::Result<()> {
+async fn serve(
+    loaded: Loaded,
+    sockets: Sockets,
+    telemetry: Telemetry,
+    log: &LogGuard,
+    started: impl FnOnce(&Relay),
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let relay = Relay::start(&loaded, telemetry)?;
+    let relay = Relay::start_on(sockets, &loaded, telemetry.clone())?;
     started(&relay);
+    manager::ready();
     let mut reloader = Reloader::new(loaded);
-    let failed = loop {
-        tokio::select! {
-            _ = terminate.recv() => break None,
-            _ = interrupt.recv() => break None,
-            _ = hangup.recv() => {
-                log.reopen();
-                reloader.reload(&relay, Some(log), "signal").await;
-            }
-            () = pause(reloader.watch()) => {
-                if reloader.look() {
-                    reloader.reload(&relay, Some(log), "watch").await;
+    let told = async {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break None,
+                _ = interrupt.recv() => break None,
+                _ = hangup.recv() => {
+                    log.reopen();
+                    reloader.reload(&relay, Some(log), "signal").await;
                 }
+                () = pause(reloader.watch()) => {
+                    if reloader.look() {
+                        reloader.reload(&relay, Some(log), "watch").await;
+                    }
+                }
+                why = relay.failed() => break Some(why),
             }
-            why = relay.failed() => break Some(why),
         }
     };
+    let failed = tokio::select! {
+        failed = told => failed,
+        () = manager::feed(&relay, &telemetry) => None,
+    };
+    manager::stopping();
     // Also behind a failure: streams that run are not cut for it.
     let why = if failed.is_some() { Leaving::Failed } else { Leaving::Told };
-    tokio::select! {
-        () = relay.drain(why) => relay.stop().await,
+    let drained = tokio::select! {
+        () = relay.drain(why) => true,
+        () = manager::feed(&relay, &telemetry) => false,
         // A second signal ends at once.
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+    };
+    if drained {
+        relay.stop().await;
     }
     failed.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
 }

@@ -22,7 +22,7 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use actix_web_prom::{PrometheusMetrics, PrometheusMetricsBuilder};
 use ipnetwork::IpNetwork;
 
-pub use facts::{BufferFacts, ConfigFacts, LastReload, ListenerFacts, Sources, UpstreamFacts};
+pub use facts::{BufferFacts, ConfigFacts, LastReload, ListenerFacts, Sources};
 pub use readiness::{NotReady, Reachable, Readiness};
 
 use crate::tls;

@@ -15,6 +15,7 @@ mod introduce;
 mod life;
 mod opening;
 pub mod outcome;
+mod piece;
 mod preface;
 mod relay;
 mod report;

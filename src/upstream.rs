@@ -5,15 +5,20 @@
 //! to exactly what was judged. [`UpstreamBreaker`] is asked before each dial, [`retry`] says when there is another.
 
 mod announce;
+mod answers;
 pub mod breaker;
+mod check;
 pub mod circuit;
 mod circuits;
 pub mod dial;
 pub mod guard;
+pub mod health;
 pub mod live;
 pub mod load;
+pub mod passage;
 mod private;
 pub mod probe;
+mod race;
 pub mod resolve;
 pub mod retry;
 mod route;
@@ -25,12 +30,15 @@ pub mod target;
 mod template;
 pub mod url;
 mod userinfo;
+pub mod vital;
 pub mod walk;
 
 pub use breaker::{Breaker, CircuitPermit, UpstreamBreaker};
+pub use check::watch;
 pub use circuit::{CircuitState, NotNow};
 pub use circuits::{Change, TargetView};
 pub use dial::{Connected, DialError, DialSettings, Dialer};
+pub use health::{DialPermit, Health};
 pub use live::{Live, Publication};
 pub use load::{Load, Loads};
 pub use private::{judge_private, privacy};
@@ -52,6 +60,7 @@ use crate::telemetry::Telemetry;
 use crate::tls::ClientError;
 use guard::Forbidden;
 use ipnetwork::IpNetwork;
+use vital::{Rules, VitalView};
 
 /// What is wrong with an upstream in the configuration. The text never repeats path, query or user name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -107,15 +116,58 @@ pub fn means(
 ) -> Result<Means, ClientError> {
     let settings = DialSettings { private: private::clients(config, targets)?, ..DialSettings::of(config, own) };
     let dialer = Dialer::new(settings);
-    let (all, fail_after) = (targets.to_vec(), config.ready.fail_after);
-    let reachability = match before {
-        Some(before) => before.reachability.changed(dialer.clone(), all, fail_after),
-        None => Reachability::new(dialer.clone(), all, fail_after),
-    };
+    let rules = config.health_check.map_or(Rules { rise: 1, fall: 1 }, |check| Rules { rise: check.rise, fall: check.fall });
+    let health = Health::new(targets, rules, telemetry.clone(), before.map(|before| &before.health));
     let most = config.upstreams.iter().map(|upstream| upstream.max_connections);
     let loads = targets.iter().zip(most).map(|(target, most)| (target.id, target.label.as_str(), most));
     let loads = Loads::new(loads, telemetry, before.map(|before| &before.loads));
-    Ok(Means { dialer, breaker, reachability, loads, retry: config.retry })
+    Ok(Means { dialer, breaker, health, loads, retry: config.retry })
+}
+
+/// Whether an upstream can be reached, for /ready. Probes where no checks find out.
+pub fn reachability(config: &Config, targets: &[Arc<Target>], means: &Means) -> Reachability {
+    let (fail_after, probes) = (config.ready.fail_after, config.health_check.is_none());
+    Reachability::new(means.dialer.clone(), means.health.clone(), targets.to_vec(), fail_after, probes)
+}
+
+/// What /status shows of an upstream.
+#[derive(Debug, Clone)]
+pub struct UpstreamView {
+    /// Its label, without credentials, key and query.
+    pub target: String,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Its share of new sessions.
+    pub weight: u32,
+    /// Whether it is tried only after all others.
+    pub backup: bool,
+    /// Sessions of this relay there, dials in progress among them.
+    pub sessions: u32,
+    /// The most there may be.
+    pub max_connections: Option<u32>,
+    /// "off", "verified" or "not_verified".
+    pub tls: &'static str,
+    /// How it is.
+    pub health: VitalView,
+}
+
+/// The upstreams in their order, as they are each time the answer is called.
+pub fn views(config: &Config, targets: &[Arc<Target>], means: &Means) -> Arc<dyn Fn() -> Vec<UpstreamView> + Send + Sync> {
+    let known: Vec<_> = targets.iter().cloned().zip(config.upstreams.clone()).collect();
+    let (health, loads) = (means.health.clone(), means.loads.clone());
+    Arc::new(move || {
+        let view = |((target, upstream), health): (&(Arc<Target>, crate::config::Upstream), VitalView)| UpstreamView {
+            target: target.label.clone(),
+            name: upstream.name.clone(),
+            weight: upstream.weight,
+            backup: upstream.backup,
+            sessions: loads.of(target.id),
+            max_connections: upstream.max_connections,
+            tls: privacy(target, upstream),
+            health,
+        };
+        known.iter().zip(health.views()).map(view).collect()
+    })
 }
 
 /// Judges an upstream's URL before anything is dialled: its grammar, and the address where it holds one. A name is

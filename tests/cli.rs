@@ -139,6 +139,23 @@ fn a_fingerprint_needs_a_key_that_stays() {
 }
 
 #[test]
+fn a_relay_without_http_is_not_called_ill() {
+    let place = Place::with("config.json", r#"{ "upstream": "rtmp://origin.example.com/live", "http_addr": "" }"#);
+    let assert = place.relay(&["health"], &[]).code(0);
+    assert_eq!(out(&assert), "http_addr is empty: there is nothing to ask\n");
+    let assert = place.relay(&["health", "localhost:8080"], &[]).code(1);
+    assert!(err(&assert).contains("an address like http://localhost:8080/health is wanted"), "{}", err(&assert));
+}
+
+#[test]
+fn a_part_of_the_demonstration_needs_to_know_where() {
+    let assert = Place::empty().relay(&["demo", "publisher", "relay/live/secret-key"], &[]).code(1);
+    assert!(err(&assert).contains("rtmp://localhost/live/demo") && !err(&assert).contains("secret-key"), "{}", err(&assert));
+    Place::empty().relay(&["demo", "publisher"], &[]).code(64);
+    Place::empty().relay(&["demo", "--listen", ":1935", "origin"], &[]).code(64);
+}
+
+#[test]
 fn files_of_tls_are_judged_with_the_rest_and_never_repeated() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let other = rcgen::KeyPair::generate().expect("a key").serialize_pem();

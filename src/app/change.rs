@@ -23,7 +23,7 @@ impl Relay {
         let before = self.outfit.load_full();
         let new = Outfit::new(config, &self.staff, Some(&before))?;
         // So that /ready knows of new upstreams before anybody asks.
-        new.shared.router.means().reachability.check().await;
+        new.reachability.check().await;
         self.tell_actors(&before, &new).await;
         self.tell_workers(config);
         let new = Arc::new(new);

@@ -4,16 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use actix::Addr;
+use actix::{Addr, ArbiterHandle};
 use anyhow::Context;
+use tokio_util::sync::DropGuard;
 
 use crate::admission::{Claims, Gate, RateLimiter, Supervisor, Tally};
 use crate::config::Config;
-use crate::http::UpstreamFacts;
 use crate::session::Shared;
 use crate::telemetry::Telemetry;
 use crate::tls;
-use crate::upstream::{self, Breaker, Numbering, Router, Target, TargetId};
+use crate::upstream::{self, Breaker, Numbering, Reachability, Router, Target, TargetId, UpstreamView};
 
 /// Accepted sockets above `max_total_connections`: those that are just being told why they are refused.
 const HARD_CAP_EXTRA: usize = 64;
@@ -21,6 +21,8 @@ const HARD_CAP_EXTRA: usize = 64;
 /// Those who stay from start to end, whatever the configuration becomes.
 pub(super) struct Staff {
     pub(super) telemetry: Telemetry,
+    /// Where checks of upstreams run.
+    pub(super) control: ArbiterHandle,
     pub(super) supervisor: Addr<Supervisor>,
     pub(super) rate_limiter: Addr<RateLimiter>,
     pub(super) breaker: Breaker,
@@ -36,6 +38,9 @@ pub(super) struct Staff {
 pub(super) struct Outfit {
     pub(super) config: Config,
     pub(super) shared: Arc<Shared>,
+    pub(super) reachability: Reachability,
+    views: Arc<dyn Fn() -> Vec<UpstreamView> + Send + Sync>,
+    _checks: Option<DropGuard>,
 }
 
 impl Outfit {
@@ -51,6 +56,10 @@ impl Outfit {
         let (own, breaker, telemetry) = (staff.own.clone(), staff.breaker.clone(), staff.telemetry.clone());
         let means =
             upstream::means(config, &targets, own, breaker, telemetry, router.map(Router::means)).context("upstream_tls")?;
+        let reachability = upstream::reachability(config, &targets, &means);
+        let views = upstream::views(config, &targets, &means);
+        let check = |settings| upstream::watch(&targets, settings, &means.dialer, &means.health, &staff.control);
+        let _checks = config.health_check.map(check);
         let shared = Arc::new(Shared {
             gate: gate(config, staff, old)?,
             router: Router::new(config, targets, means, router).context("routes")?,
@@ -64,7 +73,7 @@ impl Outfit {
             telemetry: staff.telemetry.clone(),
             sessions: old.map_or_else(|| Arc::new(AtomicU64::new(0)), |old| Arc::clone(&old.sessions)),
         });
-        Ok(Self { config: config.clone(), shared })
+        Ok(Self { config: config.clone(), shared, reachability, views, _checks })
     }
 
     /// The upstreams, in their order.
@@ -83,13 +92,8 @@ impl Outfit {
     }
 
     /// The upstreams as /status shows them.
-    pub(super) fn upstreams(&self) -> Vec<UpstreamFacts> {
-        let fact = |(target, upstream): (&Arc<Target>, &crate::config::Upstream)| UpstreamFacts {
-            target: target.label.clone(),
-            weight: upstream.weight,
-            tls: upstream::privacy(target, upstream),
-        };
-        self.targets().iter().zip(&self.config.upstreams).map(fact).collect()
+    pub(super) fn upstreams(&self) -> Vec<UpstreamView> {
+        (self.views)()
     }
 }
 

@@ -7,18 +7,21 @@ use std::time::{Instant, SystemTime};
 use actix::{Actor, Addr, Arbiter, ArbiterHandle};
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::doors;
 use super::outfit::{Outfit, Staff};
+use super::sockets::Sockets;
 use crate::admission::supervisor::{self, Ended};
 use crate::admission::{RateLimiter, Supervisor, Tally};
 use crate::config::{Config, Loaded};
 use crate::http::{self, BufferFacts, ConfigFacts, ListenerFacts, Readiness, Served, Settings, Sources};
-use crate::listener::{self, Listener, Workers, bind};
+use crate::listener::{self, Listener, Workers};
 use crate::session::{BufferStats, Door, WorkerSettings, prepare_worker};
 use crate::telemetry::{BufferUse, MetricsCollector, Telemetry, WorkerTraffic, events};
 use crate::tls;
+use crate::upstream::passage::Passages;
 use crate::upstream::{Breaker, Numbering, Reachability, UpstreamBreaker, breaker};
 
 /// A relay that runs.
@@ -58,10 +61,20 @@ impl Relay {
     /// # Errors
     /// An address that cannot be listened on, named; an upstream or a token entry that a checked configuration does not have.
     pub fn start(loaded: &Loaded, telemetry: Telemetry) -> anyhow::Result<Self> {
+        Self::start_on(Sockets::none(), loaded, telemetry)
+    }
+
+    /// The same, on sockets that were handed over where there is one for an address.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; a socket for an address that the configuration does not name.
+    pub fn start_on(mut sockets: Sockets, loaded: &Loaded, telemetry: Telemetry) -> anyhow::Result<Self> {
         let config = &loaded.config;
         let tls = doors::private(config, &telemetry)?;
-        let sockets = doors::open(config)?;
-        let doors: Vec<Door> = sockets.iter().map(|(door, _)| *door).collect();
+        let opened = doors::open(config, &mut sockets)?;
+        let doors: Vec<Door> = opened.iter().map(|(door, _)| *door).collect();
+        let for_http = config.http.map(|address| sockets.open("http_addr", address)).transpose()?;
+        sockets.all_claimed()?;
         let started = (Instant::now(), SystemTime::now());
         telemetry.emit(events::Started { workers: config.workers });
         let told = Arc::new(ArcSwap::from_pointee(facts_of(loaded, &telemetry)));
@@ -75,8 +88,10 @@ impl Relay {
         let supervisor = Supervisor::start_in_arbiter(&control, move |_| supervisor);
         let rate_limiter = rate_limiter(config, &control, tally.clone(), &telemetry);
         let (settings, telling) = (config.circuit_breaker, breaker::telling(telemetry.clone()));
+        let passages = Passages::default();
         // Its targets follow as soon as they are known.
-        let breaker = UpstreamBreaker::start_in_arbiter(&control, move |_| UpstreamBreaker::new(settings, Vec::new(), telling));
+        let breaker = UpstreamBreaker::new(settings, Vec::new(), telling).with(passages.clone());
+        let breaker = UpstreamBreaker::start_in_arbiter(&control, move |_| breaker);
 
         let buffers = BufferStats::new(config.buffers.read.max(config.buffers.write), config.buffers.max_total);
         let stats = Arc::clone(&buffers);
@@ -89,10 +104,11 @@ impl Relay {
         let collector = MetricsCollector::start_in_arbiter(&control, move |_| MetricsCollector::new(tell, sampled));
 
         let staff = Staff {
+            control: control.clone(),
             telemetry: telemetry.clone(),
             supervisor: supervisor.clone(),
             rate_limiter: rate_limiter.clone(),
-            breaker: Breaker::new(breaker.clone()).timed(telemetry.metrics()),
+            breaker: Breaker::new(breaker.clone()).with(passages).timed(telemetry.metrics()),
             tally,
             numbering: Numbering::default(),
             own: doors.iter().map(|door| door.address).collect(),
@@ -101,16 +117,16 @@ impl Relay {
         let outfit = Arc::new(Outfit::new(config, &staff, None)?);
         breaker.try_send(breaker::Configure { settings, targets: outfit.labels() }).context("the breaker")?;
         telemetry.metrics().set_targets(outfit.targets().iter().map(|target| target.label.as_str()));
-        warm(&outfit.shared.router.means().reachability);
+        warm(&outfit.reachability);
         let shared = Arc::clone(&outfit.shared);
-        let listener = Listener::new(sockets, Workers::new(workers.clone()), shared, outfit.cap());
+        let listener = Listener::new(opened, Workers::new(workers.clone()), shared, outfit.cap());
         let (watch, listener_gone) = (listener.watch(), listener.gone());
         let outfit = Arc::new(ArcSwap::new(outfit));
         let asked = Arc::clone(&outfit);
-        let readiness = Readiness::of(move || asked.load().shared.router.means().reachability.clone());
-        let http = match config.http {
+        let readiness = Readiness::of(move || asked.load().reachability.clone());
+        let http = match for_http {
             None => None,
-            Some(http_address) => {
+            Some(socket) => {
                 let (stats, running, told) = (Arc::clone(&buffers), Arc::clone(&outfit), Arc::clone(&told));
                 let sources = Sources {
                     telemetry: telemetry.clone(),
@@ -131,7 +147,7 @@ impl Relay {
                 };
                 let tls = tls.filter(|_| config.http_tls);
                 let settings = Settings { allowed: config.http_allowed_networks.clone(), tls };
-                let served = http::serve(bind("http_addr", http_address)?, &settings, sources)?;
+                let served = http::serve(socket, &settings, sources)?;
                 telemetry.emit(events::HttpListening { address: served.address(), open: settings.allowed.is_empty() });
                 Some(served)
             }
@@ -178,6 +194,24 @@ impl Relay {
     /// Sessions now.
     pub async fn active(&self) -> usize {
         self.staff.supervisor.send(supervisor::Snapshot).await.map_or(0, |standing| standing.active as usize)
+    }
+
+    /// Whether every thread of the relay still does what it is asked: the control actors', the workers', the Listener's. Waits as long as it
+    /// takes; the caller bounds it.
+    pub async fn threads_answer(&self) -> bool {
+        let ask = |arbiter: &Arbiter| {
+            let (answer, answered) = oneshot::channel();
+            arbiter.spawn_fn(move || answer.send(()).unwrap_or_default()).then_some(answered)
+        };
+        // All at once: one that is slow takes its time beside the others, not before them.
+        let asked: Vec<_> = self.arbiters.iter().map(ask).collect();
+        for answered in asked {
+            let Some(answered) = answered else { return false };
+            if answered.await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Resolves when the relay must not go on, with the reason: Supervisor's ledger is the truth, and a door that accepts nobody would
@@ -258,5 +292,34 @@ fn buffer_use(stats: &BufferStats) -> BufferUse {
         max_bytes: stats.max_total() as u64,
         made: stats.made(),
         unheld: stats.unheld(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::config::Env;
+
+    #[actix::test]
+    async fn the_threads_answer_unless_one_of_them_is_stuck() {
+        let text = r#"{ "upstream": "rtmp://origin.example.com", "listen_addr": "127.0.0.1:0", "http_addr": "", "workers": 2 }"#;
+        let config = crate::config::parse(text, &Env::empty(), &crate::app::judge_upstream).expect("it is valid");
+        let relay = Relay::start(&config, Telemetry::silent()).expect("loopback has a free port");
+        assert!(relay.threads_answer().await);
+        let (release, stuck) = std::sync::mpsc::channel::<()>();
+        // The second of the two workers, behind the control thread and the first.
+        relay.arbiters[2].spawn_fn(move || stuck.recv().unwrap_or_default());
+        timeout(Duration::from_millis(200), relay.threads_answer()).await.expect_err("one of them cannot");
+        drop(release);
+        assert!(relay.threads_answer().await);
+        relay.arbiters[2].stop();
+        while relay.threads_answer().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+        relay.stop().await;
     }
 }

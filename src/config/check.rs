@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use super::address::ListenAddr;
-use super::file::{CircuitBreakerSection, File, LogSection, RateLimitSection, RetrySection, SecuritySection};
+use super::file::{CircuitBreakerSection, File, HealthCheckSection, LogSection, RateLimitSection, RetrySection, SecuritySection};
 use super::finding::{Finding, Origin, place, quoted};
 use super::routing::{Routing, strategy};
 use super::scalar::Span;
@@ -99,7 +99,6 @@ impl Check<'_> {
         let retry = self.retry(&file.retry, timeouts.dial);
         let security = self.security(&file.security, files);
         let (upstreams, routes) = self.upstreams(&file, &security.upstream_allowed_networks);
-        self.not_in_this_version(&file);
         Config {
             listen,
             listen_tls,
@@ -113,6 +112,8 @@ impl Check<'_> {
             strategy: strategy(file.upstream_strategy),
             hash_load_factor: Some(file.upstream_hash_load_factor).filter(|&factor| factor > 0.0),
             routes,
+            health_check: self.health_check(&file.upstream_health_check),
+            dns: Dns { cache_ttl: file.dns.cache_ttl.0, stale_ttl: file.dns.stale_ttl.0 },
             upstream_max_dialing: size(file.upstream_max_dialing),
             upstream_ca_file: self.path("upstream_tls.ca_file", &file.upstream_tls.ca_file),
             forward_query: file.forward_query.clone(),
@@ -214,13 +215,6 @@ impl Check<'_> {
             );
         }
         (upstreams, routes)
-    }
-
-    /// Keys of the plan that this version cannot fulfil: said, never ignored.
-    fn not_in_this_version(&mut self, file: &File) {
-        if file.upstream_health_check.enabled {
-            self.warn("upstream_health_check.enabled", "health checks are not in this version and have no effect yet");
-        }
     }
 
     fn buffers(&mut self, file: &File) -> Buffers {
@@ -354,6 +348,24 @@ impl Check<'_> {
             self.warn("retry.total_timeout", text);
         }
         section.enabled.then_some(retry)
+    }
+
+    fn health_check(&mut self, section: &HealthCheckSection) -> Option<HealthCheck> {
+        let HealthCheckSection { enabled, interval_sec, timeout_sec, rise, fall, kind } = *section;
+        let times = ["upstream_health_check.interval_sec", "upstream_health_check.timeout_sec"];
+        if enabled && timeout_sec > interval_sec && self.intact(&times) {
+            let text = format!(
+                "found {timeout_sec}, longer than interval_sec ({interval_sec}): a silent upstream is checked less often"
+            );
+            self.warn("upstream_health_check.timeout_sec", text);
+        }
+        enabled.then(|| HealthCheck {
+            interval: seconds(interval_sec),
+            timeout: seconds(timeout_sec),
+            rise: narrow(rise),
+            fall: narrow(fall),
+            kind,
+        })
     }
 
     fn log(&mut self, section: LogSection) -> Log {

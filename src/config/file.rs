@@ -13,7 +13,9 @@ use super::scalar::{RawToken, Span};
 use super::secret::Hidden;
 use super::settings::{ForwardQuery, LogFormat, LogLevel, ProxyMode, StreamNames, Takeover, Tls};
 
-pub(super) use upstreams::{HealthCheckSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream};
+pub(super) use upstreams::{
+    DnsSection, HealthCheckSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream,
+};
 
 pub(super) use operation::{DrainSection, ReloadSection};
 
@@ -74,7 +76,7 @@ pub(super) struct File {
     /// A peer that takes nothing of what is sent to it for so long is closed (a paused player too).
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
     pub(super) write_timeout: Span,
-    /// A publisher's upstream that takes nothing for so long is dead. Must be below write_timeout to be of use.
+    /// An upstream that takes nothing of a publisher's stream for so long is dead: another is looked for. At most write_timeout counts.
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
     pub(super) upstream_stall_timeout: Span,
     /// From the end of drain.delay until what is left of the sessions is cut. "0s": at once.
@@ -92,7 +94,7 @@ pub(super) struct File {
     pub(super) hold: HoldSection,
     /// Keeping a publisher whose upstream is gone, until another takes its stream. RTMP only.
     pub(super) publish_hold: PublishHoldSection,
-    /// Who may publish a stream that is being published already: "same_credential" (the same token, from the same address or once the old publisher has been silent for 5 s; without authentication only the silence counts), "never", or "always".
+    /// Who may take over a stream that is being published: "same_credential" (who has the same token, from the same address or once the old publisher has been silent for 5 s; without authentication only the silence counts), "never" (nobody), or "always" (whoever may publish it).
     pub(super) publish_takeover: Takeover,
     /// Socket buffers of the kernel.
     pub(super) tcp: TcpSection,
@@ -106,8 +108,10 @@ pub(super) struct File {
     pub(super) circuit_breaker: CircuitBreakerSection,
     /// Tries a failed dial again, while the client waits.
     pub(super) retry: RetrySection,
-    /// Checks of upstreams without clients. Not in this version.
+    /// Checks of upstreams without clients.
     pub(super) upstream_health_check: HealthCheckSection,
+    /// Names of upstreams.
+    pub(super) dns: DnsSection,
     /// When /ready answers 503.
     pub(super) ready: ReadySection,
     /// How a new configuration is taken.
@@ -156,6 +160,7 @@ impl Default for File {
             circuit_breaker: CircuitBreakerSection::default(),
             retry: RetrySection::default(),
             upstream_health_check: HealthCheckSection::default(),
+            dns: DnsSection::default(),
             ready: ReadySection::default(),
             reload: ReloadSection::default(),
             drain: DrainSection::default(),

@@ -16,7 +16,7 @@ mod operation;
 mod upstreams;
 
 pub use operation::{Admin, Drain, Reload};
-pub use upstreams::{Match, ProxyProtocol, Route, Strategy, Upstream};
+pub use upstreams::{CheckKind, Dns, HealthCheck, Match, ProxyProtocol, Route, Strategy, Upstream};
 
 /// The whole configuration. Two that are equal ask for the same behaviour; `Debug` prints no secret.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +46,10 @@ pub struct Config {
     pub hash_load_factor: Option<f64>,
     /// Which streams go to which upstreams, the first that matches; empty sends all to all.
     pub routes: Vec<Route>,
+    /// How upstreams are checked without clients; `None` when off.
+    pub health_check: Option<HealthCheck>,
+    /// How long answers to look-ups of upstreams' names are good.
+    pub dns: Dns,
     /// Dials in progress to one target at the same time, at least 1.
     pub upstream_max_dialing: usize,
     /// Authorities for upstreams that name none themselves; `None`: those of this machine.

@@ -10,7 +10,7 @@ use super::Readiness;
 use crate::admission::{rate_limiter, supervisor};
 use crate::telemetry::{Telemetry, collector};
 use crate::tls;
-use crate::upstream::breaker;
+use crate::upstream::{UpstreamView, breaker};
 
 /// Everybody who is asked. Cheap to clone.
 #[derive(Clone)]
@@ -32,7 +32,7 @@ pub struct Sources {
     /// Tells of the buffers; must not block.
     pub buffers: Arc<dyn Fn() -> BufferFacts + Send + Sync>,
     /// The configured upstreams, in their order; must not block.
-    pub upstreams: Arc<dyn Fn() -> Vec<UpstreamFacts> + Send + Sync>,
+    pub upstreams: Arc<dyn Fn() -> Vec<UpstreamView> + Send + Sync>,
     /// The configuration that runs, and the last attempt to change it; must not block.
     pub config: Arc<dyn Fn() -> ConfigFacts + Send + Sync>,
     /// When the process began.
@@ -93,15 +93,4 @@ pub struct BufferFacts {
     pub max_total_bytes: usize,
     /// Messages that were passed on unheld because of that.
     pub unheld: u64,
-}
-
-/// One upstream.
-#[derive(Debug, Clone)]
-pub struct UpstreamFacts {
-    /// Its label, without credentials, key and query.
-    pub target: String,
-    /// Its share of new sessions.
-    pub weight: u32,
-    /// "off", "verified" or "not_verified".
-    pub tls: &'static str,
 }

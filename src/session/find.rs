@@ -15,9 +15,7 @@ use crate::protocol::name::{Action, Identity, Names, StreamName};
 use crate::protocol::proxy::Ends;
 use crate::protocol::rtmp::replay::Renamer;
 use crate::protocol::rtmp::server::Request;
-use crate::upstream::{
-    Ask, CircuitPermit, Connected, Family, Link, Load, NoRoute, Publication, Seek, SeekError, Target, TargetId,
-};
+use crate::upstream::{Ask, Connected, DialPermit, Family, Link, Load, NoRoute, Publication, Seek, SeekError, Target, TargetId};
 
 /// The first wait between two searches, and the longest: each has its own waits between dials.
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
@@ -112,6 +110,9 @@ async fn find_once(place: &Place, asked: &Asked, lost: Option<TargetId>, ends: E
     let Asked { request, name, granted, .. } = asked;
     let shared = &place.shared;
     let mut seek = seek(place, asked, lost)?.for_client(ends);
+    if lost.is_some() {
+        seek = seek.urgent();
+    }
     let mut report_step = report::steps(place);
     loop {
         let link = seek.next(&mut report_step).await.map_err(|e| sought_in_vain(place, request.action, &e))?;
@@ -175,14 +176,14 @@ fn failed(
     place: &Place,
     action: Action,
     target: &Target,
-    permit: CircuitPermit,
+    permit: DialPermit,
     failure: Failure,
     attempt: u32,
 ) -> Option<NotFound> {
     match failure {
         Failure::Refused { code, text } => {
             // By command, not by failing: the upstream is well, and would say the same again.
-            drop(permit);
+            permit.refused();
             report::upstream_refused(place, target, &code);
             let why = Why::Refused { by: target.id, busy: code.is_empty() || code == "NetStream.Publish.BadName" };
             let code = if code.starts_with("NetStream.") { code } else { failure_code(action).to_owned() };
@@ -190,7 +191,7 @@ fn failed(
             Some(NotFound { code, text, outcome, why })
         }
         Failure::Broken { kind, text } => {
-            permit.failure();
+            permit.failure(kind, &text);
             report::dial_failed(place, target, kind, &text, attempt);
             None
         }

@@ -20,10 +20,12 @@ pub use operation::{
     UpgradeReady, UpgradeStarted,
 };
 pub use service::{
-    AcceptFailed, ConfigWarning, DrainFinished, DrainStarted, HttpListening, Listening, Panicked, Started, Stopped,
+    AcceptFailed, ConfigWarning, DrainFinished, DrainStarted, HttpListening, Listening, Panicked, Started, Stopped, WatchdogUnfed,
 };
 pub use session::{AddressFilled, AuthFailed, SessionEnded, SessionRefused, SessionRelaying, SocketRefused};
-pub use upstream::{UpstreamCircuit, UpstreamConnected, UpstreamDialFailed, UpstreamLost, UpstreamRefused, UpstreamRetry};
+pub use upstream::{
+    UpstreamCircuit, UpstreamConnected, UpstreamDialFailed, UpstreamHealth, UpstreamLost, UpstreamRefused, UpstreamRetry,
+};
 
 /// Something that happened.
 pub trait Event {

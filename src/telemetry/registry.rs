@@ -46,6 +46,7 @@ pub struct Metrics {
     upstream_handshake_duration: Histogram,
     pub(super) session_setup_duration: Histogram,
     pub(super) circuit_state: IntGaugeVec,
+    pub(super) upstream_healthy: IntGaugeVec,
     pub(super) certificate_expiry: IntGauge,
     pub(super) certificate_reloads: IntCounterVec,
     upstream_sessions: IntGaugeVec,
@@ -106,6 +107,7 @@ impl Metrics {
             upstream_handshake_duration: table.histogram("rtmp_relay_upstream_handshake_duration_seconds", &LATENCIES, "RTMP handshakes with upstreams that succeeded, from the connection on."),
             session_setup_duration: table.histogram("rtmp_relay_session_setup_duration_seconds", &LATENCIES, "From accept until the stream passes."),
             circuit_state: table.gauges("rtmp_relay_circuit_state", &["target"], "Circuit of each upstream: 0 = closed (dials pass), 1 = half-open, 2 = open."),
+            upstream_healthy: table.gauges("rtmp_relay_upstream_healthy", &["upstream"], "Whether each upstream is tried in its turn: 1 = yes, 0 = only after the others, since its last dial or its last checks failed."),
             certificate_expiry: table.gauge("rtmp_relay_tls_certificate_expiry_timestamp_seconds", "When the certificate that clients are shown expires, seconds since 1970; 0 without TLS."),
             certificate_reloads: table.counters("rtmp_relay_tls_certificate_reloads_total", &["result"], "Changed certificate files: loaded = served from then on, refused = cannot be used, the old one stays."),
             upstream_sessions: table.gauges("rtmp_relay_upstream_sessions", &["upstream"], "Sessions and dials in progress at each upstream."),
@@ -170,7 +172,7 @@ impl Metrics {
         SessionAtUpstream(gauge)
     }
 
-    /// Names the upstreams whose circuits and sessions are shown; others are forgotten, and those that stay keep what they show.
+    /// Names the upstreams whose circuits, health and sessions are shown; others are forgotten, and those that stay keep what they show.
     /// At start and at reload.
     pub fn set_targets<'a>(&self, labels: impl IntoIterator<Item = &'a str>) {
         let labels: BTreeSet<String> = labels.into_iter().map(str::to_owned).collect();
@@ -179,9 +181,11 @@ impl Metrics {
             // Fails only for one that is not there.
             let _ = self.circuit_state.remove_label_values(&[gone]);
             let _ = self.upstream_sessions.remove_label_values(&[gone]);
+            let _ = self.upstream_healthy.remove_label_values(&[gone]);
         }
         for new in labels.difference(&known) {
             self.circuit_state.with_label_values(&[new]).set(0);
+            self.upstream_healthy.with_label_values(&[new]).set(1);
             self.upstream_sessions.with_label_values(&[new]).set(0);
         }
         *known = labels;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -149,6 +150,24 @@ async fn a_client_that_believes_the_authority_speaks_in_private() {
         assert!(stream.is_private());
         hears_back(&mut stream).await;
     }
+}
+
+#[tokio::test]
+async fn a_crowd_is_answered_one_hello_at_a_time_and_nobody_is_forgotten() {
+    let authority = Authority::new();
+    let files = Files::with(&authority.paper(&["localhost"]));
+    let address = echo(server(&files)).await;
+    let client = believing(&files, &authority.pem);
+    // Some leave while they wait for their turn.
+    for _ in 0..10 {
+        let mut tcp = TcpStream::connect(address).await.expect("connected");
+        tcp.write_all(&hello_of(client_of(&authority, &[&TLS13], None))).await.expect("sent");
+    }
+    let crowd = (0..30).map(|_| async {
+        let mut stream = meets(&client, address, "localhost").await.unwrap_or_else(|error| panic!("{error}"));
+        hears_back(&mut stream).await;
+    });
+    join_all(crowd).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Where does this stream go?
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::live::{Live, Publication};
 use super::load::Loads;
@@ -101,13 +102,14 @@ impl Router {
     }
 
     fn order(&self, ask: &Ask<'_>, group: &mut Group) -> Result<Vec<TargetId>, NoRoute> {
-        let Shared { targets, live, loads, .. } = &*self.shared;
+        let Shared { targets, live, loads, means, .. } = &*self.shared;
+        let (health, now) = (&means.health, Instant::now());
         let speaks = |id: TargetId| targets.iter().any(|target| target.id == id && target.family() == ask.family);
         if !group.members().iter().any(|member| speaks(member.id)) {
             return Err(NoRoute::Family(ask.family));
         }
         let plays = ask.action == Action::Play;
-        let fitness = |id: TargetId| if speaks(id) && !loads.is_full(id) { Fitness::Healthy } else { Fitness::Out };
+        let fitness = |id: TargetId| if speaks(id) && !loads.is_full(id) { health.fitness(id, now) } else { Fitness::Out };
         let order = group.candidates(&mut Moment {
             key: &ask.name.joined(),
             publishes: !plays,
@@ -117,7 +119,8 @@ impl Router {
             load: &|id| loads.of(id),
             chance: &mut rand::random,
         });
-        if order.is_empty() { Err(NoRoute::Full) } else { Ok(order) }
+        health.on_trial(*order.first().ok_or(NoRoute::Full)?, now);
+        Ok(order)
     }
 
     /// `name` is live at `target` until the answer is dropped: players of it go there first.

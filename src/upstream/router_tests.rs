@@ -8,6 +8,7 @@ use crate::config::{Env, parse};
 use crate::telemetry::Telemetry;
 use crate::upstream::Numbering;
 use crate::upstream::breaker::{Breaker, UpstreamBreaker};
+use crate::upstream::vital::{Depth, Trouble};
 use actix::Actor;
 
 fn router(json: &Value) -> Router {
@@ -103,6 +104,21 @@ async fn a_player_follows_its_publisher_under_every_strategy_but_not_out_of_its_
     let router = router(&two(routes));
     let _publication = router.publish(&name("live", "cam"), TargetId(1));
     assert_eq!(way(&router, Action::Play, &name("live", "cam")), Ok("a".into()));
+}
+
+#[actix::test]
+async fn a_target_whose_last_dial_failed_comes_after_the_others_until_one_succeeds() {
+    let router = router(&two(json!({ "upstream_strategy": "failover" })));
+    let health = router.means().health.clone();
+    let first = || way(&router, Action::Publish, &name("live", "cam"));
+    health.dialled(TargetId(0), Err(Trouble::new("connect_refused", "")));
+    assert_eq!(first(), Ok("b a".into()));
+    health.dialled(TargetId(1), Err(Trouble::new("connect_refused", "")));
+    assert_eq!(first(), Ok("a b".into()), "where all are unwell the order is as it was");
+    health.dialled(TargetId(1), Ok(Depth::Connection));
+    assert_eq!(first(), Ok("b a".into()));
+    health.dialled(TargetId(0), Ok(Depth::Speech));
+    assert_eq!(first(), Ok("a b".into()));
 }
 
 #[actix::test]

@@ -8,11 +8,12 @@ use tokio::time::{sleep, timeout};
 use super::breaker::{Breaker, CircuitPermit};
 use super::circuit::{NotNow, Why};
 use super::dial::{Connected, DialError, Dialer};
+use super::health::{DialPermit, Health};
 use super::load::{Load, Loads};
-use super::probe::Reachability;
 use super::retry::{GiveUp, Next};
 use super::router::NoRoute;
 use super::target::{Target, TargetId};
+use super::vital::{Depth, Trouble};
 use super::walk::Walk;
 use crate::config::Retry;
 use crate::protocol::proxy::Ends;
@@ -25,7 +26,7 @@ pub struct Means {
     /// Asked before each dial.
     pub breaker: Breaker,
     /// Learns how dials end.
-    pub reachability: Reachability,
+    pub health: Health,
     /// Counts the sessions at each target.
     pub loads: Loads,
     /// None: one dial of each candidate.
@@ -34,8 +35,8 @@ pub struct Means {
 
 /// A connection to a target, with the permit under which it was dialled.
 ///
-/// The permit must hear what comes of the handshake: [`CircuitPermit::success`] at Publish.Start or Play.Start,
-/// [`CircuitPermit::failure`] when the handshake fails; drop it when the upstream refuses by command or the client
+/// The permit must hear what comes of the handshake: [`DialPermit::success`] at Publish.Start or Play.Start,
+/// [`DialPermit::failure`] when the handshake fails, [`DialPermit::refused`] when the upstream refuses by command; drop it when the client
 /// leaves.
 #[derive(Debug)]
 pub struct Link {
@@ -43,8 +44,8 @@ pub struct Link {
     pub target: Arc<Target>,
     /// The socket.
     pub connected: Connected,
-    /// The breaker's permit.
-    pub permit: CircuitPermit,
+    /// Hears how it goes on.
+    pub permit: DialPermit,
     /// The session's place at the target: keep it as long as the session is there.
     pub load: Load,
     /// When this try's time is over: `dial_timeout` from the look-up on, and never past `retry.total_timeout`. The
@@ -114,6 +115,7 @@ pub struct Seek {
     candidates: Vec<Arc<Target>>,
     /// The client's connection, for upstreams that want to know.
     ends: Option<Ends>,
+    urgent: bool,
     walk: Walk,
     last: Option<DialError>,
 }
@@ -136,13 +138,22 @@ impl Seek {
         let began = Instant::now();
         let order: Vec<TargetId> = candidates.iter().map(|target| target.id).collect();
         let walk = Walk::new(means.retry, &order, began);
-        Self { means, began, candidates, ends: None, walk, last: None }
+        Self { means, began, candidates, ends: None, urgent: false, walk, last: None }
     }
 
     /// The same on behalf of the client with these ends.
     #[must_use]
     pub fn for_client(self, ends: Ends) -> Self {
         Self { ends: Some(ends), ..self }
+    }
+
+    /// The same for a stream that runs and has lost its upstream: it goes before others in the queue of dials, and an open circuit
+    /// lets one such through each second.
+    #[must_use]
+    pub fn urgent(mut self) -> Self {
+        self.urgent = true;
+        self.means.dialer = self.means.dialer.urgent();
+        self
     }
 
     /// Who is to be tried, in order.
@@ -210,7 +221,8 @@ impl Seek {
         };
         match dialled {
             Ok(connected) => {
-                self.means.reachability.dialled(target.id, Ok(()));
+                self.means.health.dialled(target.id, Ok(Depth::Connection));
+                let permit = DialPermit::new(permit, self.means.health.clone());
                 let deadline = self.deadline(&connected);
                 Ok(Some(Link { target, connected, permit, load, deadline }))
             }
@@ -230,7 +242,7 @@ impl Seek {
             permit.failure();
         }
         if counts || !error.may_retry() {
-            self.means.reachability.dialled(target.id, Err(error.kind()));
+            self.means.health.dialled(target.id, Err(Trouble::new(error.kind(), &error)));
         }
         watch(Step::Failed { target, error: &error, attempt: self.made() });
         if error.may_retry() {
@@ -275,7 +287,9 @@ impl Seek {
         for id in self.walk.untried() {
             let Some(target) = self.candidates.iter().find(|target| target.id == id) else { continue };
             let Some(load) = self.means.loads.take(id) else { continue };
-            match self.means.breaker.permit(id).await {
+            let breaker = &self.means.breaker;
+            let answer = if self.urgent { breaker.permit_urgently(id).await } else { breaker.permit(id).await };
+            match answer {
                 Ok(permit) => return Ready::Permitted { target: Arc::clone(target), permit, load },
                 Err(not_now) => {
                     let sooner = |known: &NotNow| known.retry_after <= not_now.retry_after;

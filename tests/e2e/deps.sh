@@ -48,12 +48,19 @@ look() {
     need haproxy haproxy command -v haproxy
     need libnginx-mod-rtmp "nginx's RTMP module" has_rtmp_module
     need rtmpdump rtmpdump command -v rtmpdump
+    need prometheus prometheus command -v prometheus
+    need prometheus promtool command -v promtool
     need gstreamer1.0-tools gst-launch-1.0 command -v gst-launch-1.0
     need gstreamer1.0-tools gst-inspect-1.0 command -v gst-inspect-1.0
     local element
-    for element in flvdemux flvmux aacparse; do
+    for element in flvdemux flvmux aacparse rtspsrc rtph264pay alawenc; do
         need gstreamer1.0-plugins-good "$element" gst-inspect-1.0 --exists "$element"
     done
+    need gstreamer1.0-plugins-ugly x264enc gst-inspect-1.0 --exists x264enc
+    need gstreamer1.0-rtsp rtspclientsink gst-inspect-1.0 --exists rtspclientsink
+    # For the system's own Python, whichever else is in the path.
+    need python3-gi "Python's GObject" /usr/bin/python3 -c 'import gi'
+    need gir1.2-gst-rtsp-server-1.0 gst-rtsp-server /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")'
     for element in h264parse rtmp2sink rtmp2src rtmpsink; do
         need gstreamer1.0-plugins-bad "$element" gst-inspect-1.0 --exists "$element"
     done
@@ -106,7 +113,7 @@ install() {
     "${apt[@]}" update || echo "apt-get update failed; trying with the lists that are here" >&2
     "${apt[@]}" install -y --no-install-recommends "${packages[@]}" || complain "apt-get could not install them."
     local service
-    for service in nginx haproxy; do
+    for service in nginx haproxy prometheus; do
         if [[ " ${packages[*]} " == *" $service "* ]] && command -v systemctl >/dev/null; then
             # Nor is it wanted after the next boot.
             "${root[@]}" systemctl disable "$service" >/dev/null 2>&1 || true

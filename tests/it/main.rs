@@ -12,6 +12,7 @@ mod drain;
 mod ear;
 mod ends;
 mod golden;
+mod health;
 mod hold;
 mod hold_ends;
 mod hostile;

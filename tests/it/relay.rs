@@ -36,6 +36,13 @@ pub(crate) fn configured(upstream: &str, more: Value) -> Value {
     config
 }
 
+/// The same for a relay in front of the `upstreams` of `more`.
+pub(crate) fn configured_for_several(more: Value) -> Value {
+    let mut config = configured("", more);
+    config.as_object_mut().expect("an object").remove("upstream");
+    config
+}
+
 fn merge(into: &mut Value, more: Value) {
     match (into, more) {
         (Value::Object(into), Value::Object(more)) => {
@@ -172,11 +179,9 @@ impl Relay {
         Self::started(configured(upstream, more))
     }
 
-    /// In front of the `upstreams` of `config`.
-    pub(crate) fn several(config: Value) -> Self {
-        let mut config = configured("", config);
-        config.as_object_mut().expect("an object").remove("upstream");
-        Self::started(config)
+    /// In front of the `upstreams` of `more`.
+    pub(crate) fn several(more: Value) -> Self {
+        Self::started(configured_for_several(more))
     }
 
     fn started(config: Value) -> Self {
@@ -253,6 +258,11 @@ impl Process {
         let new = self.dir.path().join("new.json");
         std::fs::write(&new, text).expect("its directory takes a file");
         std::fs::rename(&new, self.dir.path().join("config.json")).expect("a file can be renamed");
+    }
+
+    /// In front of the `upstreams` of `more`.
+    pub(crate) fn several(more: Value) -> Self {
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_relay")), &configured_for_several(more))
     }
 
     /// A program that takes a configuration file as its last argument and is a relay.

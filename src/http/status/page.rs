@@ -7,9 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 
 use super::sessions::{Choice, Row, Rows};
+use super::upstreams::Upstream;
 use crate::admission::{rate_limiter, supervisor};
 use crate::http::desk::Round;
-use crate::http::{BufferFacts, ConfigFacts, ListenerFacts, Sources, UpstreamFacts};
+use crate::http::{BufferFacts, ConfigFacts, ListenerFacts, Sources};
 use crate::telemetry::collector;
 use crate::tls;
 use crate::upstream::breaker;
@@ -56,10 +57,7 @@ impl Page {
             connections: round.connections.as_ref().ok().map(connections),
             rate_limit: round.rate_limit.as_ref().ok().map(RateLimit::new),
             circuit_breaker: round.circuit_breaker.as_ref().ok().map(CircuitBreaker::new),
-            upstreams: (sources.upstreams)()
-                .into_iter()
-                .map(|UpstreamFacts { target, weight, tls }| Upstream { target, weight, tls })
-                .collect(),
+            upstreams: (sources.upstreams)().into_iter().map(Upstream::from).collect(),
             config: (sources.config)().into(),
             traffic: round.traffic.as_ref().ok().map(Traffic::new),
             buffers: (sources.buffers)().into(),
@@ -236,13 +234,6 @@ impl CircuitBreaker {
             panics: snapshot.panics,
         }
     }
-}
-
-#[derive(Debug, Serialize)]
-struct Upstream {
-    target: String,
-    weight: u32,
-    tls: &'static str,
 }
 
 #[derive(Debug, Serialize)]

@@ -62,7 +62,7 @@ pub enum Word {
     Taken,
     /// It asks the client for a password, which passes.
     Challenged,
-    /// No, in what code; the client is told.
+    /// No: its own code, or that of an answer which the relay cannot pass on. The client is told.
     Refused(u16),
 }
 
@@ -359,10 +359,10 @@ impl Dialogue {
         let answer =
             self.translate(&mut pending, code, message).unwrap_or_else(|Denial(code, text)| Message::answer(code, text, cseq));
         if matches!(method, "DESCRIBE" | "ANNOUNCE") && self.word.is_none() {
-            self.word = answer.as_response().map(|(code, _)| match code {
+            self.word = answer.as_response().map(|(told, _)| match told {
                 200..=299 => Word::Taken,
                 401 => Word::Challenged,
-                code => Word::Refused(code),
+                _ => Word::Refused(code),
             });
         }
         self.pending.insert(at, Pending { answer: Some(answer), ..pending });

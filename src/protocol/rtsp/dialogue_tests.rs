@@ -1,3 +1,5 @@
+//! Conversations between client and upstream, in each side's names.
+
 use secrecy::SecretString;
 
 use super::*;
@@ -241,7 +243,7 @@ fn the_relay_answers_the_upstream_s_challenges_itself() {
     let (down, up) = talk.upstream("RTSP/1.0 401 Unauthorized\nCSeq: 2\nWWW-Authenticate: Basic realm=\"r\"");
     assert!(down.starts_with("RTSP/1.0 502 The upstream does not take the user name and password of its URL\n"), "{down}");
     assert!(up.is_empty());
-    assert_eq!(talk.0.word(), Some(&Word::Refused(502)));
+    assert_eq!(talk.0.word(), Some(&Word::Refused(401)));
 }
 
 #[test]
@@ -261,7 +263,7 @@ fn without_authentication_here_basic_passes_both_ways_and_digest_is_explained() 
             down.starts_with("RTSP/1.0 502 The upstream asks for a password: put credentials into the upstream URL\n"),
             "{down}"
         );
-        assert_eq!(talk.0.word(), Some(&Word::Refused(502)));
+        assert_eq!(talk.0.word(), Some(&Word::Refused(401)));
         assert!(matches!(talk.0.trust, Trust::Client) || !up.contains("Authorization"), "{up}");
     }
 }
