@@ -241,7 +241,10 @@ fn judge(place: &Place, request: Request) -> Result<Asked, Denial> {
         Err(refusal) => return Err(unauthorised(place, action, refusal)),
     };
     let identity = name.identity().map_err(bad_name)?;
-    place.cell.learn(|facts| report::identify(place, facts, "rtmp", action, &identity, &granted));
+    place.cell.learn(|facts| {
+        report::identify(place, facts, "rtmp", action, &identity, &granted);
+        facts.reconnects = request.reconnects;
+    });
     if let Err(refusal) = place.shared.gate.still_good(granted.token) {
         return Err(unauthorised(place, action, refusal));
     }

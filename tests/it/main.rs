@@ -8,6 +8,7 @@
 mod actors;
 mod amf;
 mod client;
+mod drain;
 mod ear;
 mod ends;
 mod golden;
