@@ -274,8 +274,8 @@ fn the_image_runs_as_nobody_in_particular_and_says_how_it_is() {
 fn the_unit_does_not_restart_what_a_restart_cannot_cure_and_waits_for_a_drain() {
     let unit = read(project("deploy/systemd/relay.service"));
     let value = |key: &str| {
-        let lines = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        lines.last().unwrap_or_else(|| panic!("{key} is not set")).to_owned()
+        let mut lines = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        lines.next_back().unwrap_or_else(|| panic!("{key} is not set")).to_owned()
     };
     assert_eq!((value("Type"), value("NotifyAccess"), value("Restart")), ("notify".into(), "all".into(), "on-failure".into()));
     assert_eq!((value("RestartPreventExitStatus"), value("StartLimitIntervalSec")), ("64 78".into(), "0".into()));
