@@ -11,7 +11,7 @@ use std::time::Duration;
 use relay::config::{self, Config, Env};
 use serde_json::{Value, json};
 
-/// What sessions get to say goodbye in, behind `shutdown_timeout`: `GOODBYE` in `src/app/relay.rs`.
+/// What sessions get to say goodbye in, behind `shutdown_timeout`: `GOODBYE` in `src/app/drain.rs`.
 const GOODBYE: Duration = Duration::from_secs(8);
 
 fn project(path: &str) -> PathBuf {
@@ -116,7 +116,7 @@ fn the_pod_may_do_little_is_asked_how_it_is_and_gets_the_time_that_a_drain_takes
     let takes = seconds(&stop[2]) + configuration("deploy/kubernetes/base/config.json").timeouts.shutdown + GOODBYE;
     let grace = seconds(&pod["terminationGracePeriodSeconds"]);
     assert!(grace > takes, "{takes:?} for preStop, drain and goodbyes, but only {grace:?} until SIGKILL");
-    assert!(read(project("src/app/relay.rs")).contains("GOODBYE: Duration = Duration::from_secs(8);"));
+    assert!(read(project("src/app/drain.rs")).contains("GOODBYE: Duration = Duration::from_secs(8);"));
     // Without a surge there is a moment with fewer relays, and their streams with nowhere to go.
     assert_eq!(deployment["spec"]["strategy"]["rollingUpdate"], json!({ "maxSurge": 1, "maxUnavailable": 0 }));
     assert!(container["resources"]["limits"].get("cpu").is_none(), "throttling stalls streams");
