@@ -14,6 +14,8 @@ Says "listening PORT" when it is ready, each request that it hears, and "closed 
 """
 
 import argparse
+import os
+import time
 
 import gi
 
@@ -31,8 +33,8 @@ CLIP = (
     "( filesrc location=%s ! flvdemux name=d d.video ! queue ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1"
     " d.audio ! queue ! aacparse ! rtpmp4gpay name=pay1 pt=97 )"
 )
-VIDEO = "rtph264depay name=depay0 ! h264parse ! video/x-h264,stream-format=byte-stream,alignment=au ! filesink sync=false async=false location=%s.h264"
-AUDIO = " rtpmp4gdepay name=depay1 ! filesink sync=false async=false location=%s.aac"
+VIDEO = "rtph264depay name=depay0 ! h264parse ! video/x-h264,stream-format=byte-stream,alignment=au ! filesink buffer-mode=unbuffered sync=false async=false location=%s.h264"
+AUDIO = " rtpmp4gdepay name=depay1 ! filesink buffer-mode=unbuffered sync=false async=false location=%s.aac"
 
 
 def recorder(launch, name):
@@ -60,7 +62,20 @@ def protect(server, factory, method):
     factory.set_permissions(permissions)
 
 
-def watch(_, client):
+def settled(path):
+    """PAUSE and TEARDOWN throw away what has come and is still on its way to the files: wait until these grow no more."""
+    sizes, since, end = None, time.monotonic(), time.monotonic() + 2
+    while time.monotonic() < min(since + 0.1, end):
+        now = [os.path.getsize(path + kind) for kind in (".h264", ".aac") if os.path.exists(path + kind)]
+        if now != sizes:
+            sizes, since = now, time.monotonic()
+        time.sleep(0.01)
+    return GstRtsp.RTSPStatusCode.OK
+
+
+def watch(_, client, directory):
+    for name in ("pause", "teardown"):
+        client.connect("pre-%s-request" % name, lambda _, context: settled(os.path.join(directory, os.path.basename(context.uri.abspath))))
     for name in ("options", "describe", "announce", "setup", "play", "record", "pause", "teardown", "get-parameter"):
         client.connect(name + "-request", lambda _, context, name=name: print(name, context.uri and context.uri.get_request_uri(), flush=True))
 
@@ -100,7 +115,7 @@ def main():
         mounts.add_factory("/live/" + name, recorder(VIDEO % file + (AUDIO % file if name in asked.record else ""), name))
     if method:
         protect(server, play, method)
-    server.connect("client-connected", watch)
+    server.connect("client-connected", watch, directory)
     server.attach(None)
     print("listening", server.get_bound_port(), flush=True)
     GLib.MainLoop().run()
