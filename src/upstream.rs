@@ -169,6 +169,9 @@ pub fn judge_literal(url: &str, allowed: &[IpNetwork]) -> Result<(), UpstreamPro
 }
 
 #[cfg(test)]
+mod simulation_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
