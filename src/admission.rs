@@ -21,7 +21,7 @@ pub mod supervisor;
 pub mod takeover;
 mod teller;
 
-pub use auth::{AuthError, Authenticator, Granted};
+pub use auth::{AuthError, Authenticator, Granted, TokenId};
 pub use buckets::MAX_KEYS;
 pub use claims::{Claim, Claims, Former, Publisher, Taken};
 pub use gate::Gate;

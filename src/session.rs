@@ -15,6 +15,7 @@ mod introduce;
 mod life;
 mod opening;
 pub mod outcome;
+mod piece;
 mod preface;
 mod relay;
 mod report;
@@ -36,7 +37,7 @@ use actix::{Actor, ArbiterHandle};
 pub use actor::ConnectionActor;
 pub use buffer::BufferStats;
 pub use collector::HeldBytes;
-pub use worker::{WorkerSettings, prepare_worker};
+pub use worker::{WorkerSettings, adjust_worker, prepare_worker};
 
 use crate::admission::{Claims, Gate};
 pub use crate::config::Tls;
@@ -68,7 +69,7 @@ pub struct Door {
     pub tls: Tls,
 }
 
-/// What all sessions share.
+/// What all sessions share that began under the same configuration.
 pub struct Shared {
     /// Who may come in.
     pub gate: Gate,
@@ -90,8 +91,8 @@ pub struct Shared {
     pub held_bytes: Arc<HeldBytes>,
     /// What tells.
     pub telemetry: Telemetry,
-    /// Sessions so far.
-    pub sessions: AtomicU64,
+    /// Sessions so far, whatever the configuration they began with.
+    pub sessions: Arc<AtomicU64>,
 }
 
 /// Gives the socket to a new [`ConnectionActor`] on `worker`.

@@ -53,6 +53,7 @@ pub use userinfo::Userinfo;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::config::Config;
 use crate::telemetry::Telemetry;
@@ -72,17 +73,27 @@ pub enum UpstreamProblem {
     Forbidden(#[from] Forbidden),
 }
 
-/// The configured upstreams, numbered in their order. No two have the same label.
+/// Gives targets their numbers: one that a new configuration keeps keeps its own, and none is given twice in one run of the relay.
+#[derive(Debug, Default)]
+pub struct Numbering(AtomicU32);
+
+/// The configured upstreams, in their order. One that stands in `before` with the same URL is that one. No two have the same label.
 ///
 /// # Errors
 /// [`UrlError`] for the first that cannot be read; a checked configuration holds none.
-pub fn targets(config: &Config) -> Result<Vec<Arc<Target>>, UrlError> {
+pub fn targets(config: &Config, numbering: &Numbering, before: &[Arc<Target>]) -> Result<Vec<Arc<Target>>, UrlError> {
     let mut targets: Vec<Arc<Target>> = Vec::new();
-    for (id, upstream) in (0..).zip(&config.upstreams) {
-        let mut target = Target::parse(TargetId(id), &upstream.url)?;
+    for upstream in &config.upstreams {
+        let url = UpstreamUrl::parse(&upstream.url)?;
+        if let Some(known) = before.iter().find(|target| target.url == url && target.proxy_protocol == upstream.proxy_protocol) {
+            targets.push(Arc::clone(known));
+            continue;
+        }
+        let id = numbering.0.fetch_add(1, Relaxed);
+        let mut target = Target::new(TargetId(id), url);
         target.proxy_protocol = upstream.proxy_protocol;
-        // Two that differ in what no label may show, their stream keys, are told apart by their place.
-        if targets.iter().any(|other| other.label == target.label) {
+        // Two that differ in what no label may show, their stream keys, are told apart by their numbers.
+        if targets.iter().chain(before).any(|other| other.label == target.label) {
             target.label = format!("{}#{}", target.label, id + 1);
         }
         targets.push(Arc::new(target));
@@ -90,7 +101,8 @@ pub fn targets(config: &Config) -> Result<Vec<Arc<Target>>, UrlError> {
     Ok(targets)
 }
 
-/// Everything that searches need, for `targets` and the addresses `own` that the relay listens on.
+/// Everything that searches need, for `targets` and the addresses `own` that the relay listens on. What `before` counts and knows of
+/// targets that stay goes on.
 ///
 /// # Errors
 /// [`ClientError`] where an upstream speaks TLS and whom to believe cannot be read.
@@ -100,14 +112,16 @@ pub fn means(
     own: Vec<SocketAddr>,
     breaker: Breaker,
     telemetry: Telemetry,
+    before: Option<&Means>,
 ) -> Result<Means, ClientError> {
     let settings = DialSettings { private: private::clients(config, targets)?, ..DialSettings::of(config, own) };
     let dialer = Dialer::new(settings);
     let rules = config.health_check.map_or(Rules { rise: 1, fall: 1 }, |check| Rules { rise: check.rise, fall: check.fall });
-    let health = Health::new(targets, rules, telemetry.clone());
+    let health = Health::new(targets, rules, telemetry.clone(), before.map(|before| &before.health));
     let most = config.upstreams.iter().map(|upstream| upstream.max_connections);
     let loads = targets.iter().zip(most).map(|(target, most)| (target.id, target.label.as_str(), most));
-    Ok(Means { dialer, breaker, health, loads: Loads::new(loads, telemetry), retry: config.retry })
+    let loads = Loads::new(loads, telemetry, before.map(|before| &before.loads));
+    Ok(Means { dialer, breaker, health, loads, retry: config.retry })
 }
 
 /// Whether an upstream can be reached, for /ready. Probes where no checks find out.
@@ -199,7 +213,10 @@ mod tests {
         let judge = |url: &str, allowed: &[IpNetwork]| judge_literal(url, allowed).map_err(|problem| problem.to_string());
         let loaded = crate::config::parse(text, &crate::config::Env::empty(), &judge);
         let config = loaded.map_err(|_| "problems").expect("a configuration").config;
-        let targets = targets(&config).expect("targets");
+        let numbering = Numbering::default();
+        let first = targets(&config, &numbering, &[]).expect("targets");
+        let targets = targets(&config, &numbering, &first).expect("targets");
+        assert!(Arc::ptr_eq(&first[0], &targets[0]), "the same URL is the same target");
         assert_eq!(
             targets.iter().map(|target| (target.id, target.label.as_str())).collect::<Vec<_>>(),
             [(TargetId(0), "rtmp://origin.example:1935/live")]

@@ -64,9 +64,15 @@ pub struct BadGlob {
     pub problem: String,
 }
 
+/// Number of a token, unique in one run of the relay: a token that a reload keeps keeps its number, whatever its name and place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenId(pub u64);
+
 /// The client may do what it came for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Granted {
+    /// The token; `None` while authentication is off.
+    pub token: Option<TokenId>,
     /// The name (never the value) of the entry; `None` while authentication is off.
     pub token_name: Option<Arc<str>>,
     /// Whether the app itself was a token and is now empty: the upstream has to fix the app, else
@@ -81,6 +87,7 @@ pub type Proof<'a> = &'a dyn Fn(&[u8]) -> bool;
 type Digest32 = [u8; 32];
 
 struct Entry {
+    id: TokenId,
     digest: Digest32,
     /// A proof is checked with the token itself.
     token: SecretString,
@@ -94,6 +101,8 @@ struct Entry {
 pub struct Authenticator {
     enabled: bool,
     entries: Vec<Entry>,
+    /// The next number.
+    next: u64,
 }
 
 impl std::fmt::Debug for Authenticator {
@@ -108,9 +117,31 @@ impl Authenticator {
     /// # Errors
     /// [`BadGlob`].
     pub fn new(security: &Security) -> Result<Self, BadGlob> {
-        let there = |entry: &&TokenEntry| !entry.token.expose_secret().is_empty();
-        let entries = security.auth_tokens.iter().filter(there).map(Entry::new).collect::<Result<_, _>>()?;
-        Ok(Self { enabled: security.auth_enabled, entries })
+        Self { enabled: false, entries: Vec::new(), next: 0 }.changed(security)
+    }
+
+    /// The same after a change of the settings: a token that stays keeps its number.
+    ///
+    /// # Errors
+    /// [`BadGlob`].
+    pub fn changed(&self, security: &Security) -> Result<Self, BadGlob> {
+        let mut next = self.next;
+        let mut entries = Vec::new();
+        for entry in security.auth_tokens.iter().filter(|entry| !entry.token.expose_secret().is_empty()) {
+            let digest: Digest32 = Sha256::digest(entry.token.expose_secret()).into();
+            // The operator's own tokens among each other: no constant time needed.
+            let known = self.entries.iter().find(|known| known.digest == digest).map(|known| known.id);
+            let id = known.unwrap_or(TokenId(next));
+            next += u64::from(known.is_none());
+            entries.push(Entry::new(id, digest, entry)?);
+        }
+        Ok(Self { enabled: security.auth_enabled, entries, next })
+    }
+
+    /// Tokens that `self` knows and `new` does not.
+    pub fn removed(&self, new: &Self) -> Vec<TokenId> {
+        let there = |id: TokenId| new.entries.iter().any(|entry| entry.id == id);
+        self.entries.iter().map(|entry| entry.id).filter(|&id| !there(id)).collect()
     }
 
     /// Judges a client by the tokens it shows: `token` arguments of stream and app, `connect_tokens` (from tcUrl and the
@@ -165,7 +196,10 @@ impl Authenticator {
         match known.is_empty() {
             true if none_shown => Err(AuthError::Missing),
             true => Err(AuthError::Unknown),
-            false => Ok(Granted { token_name: Some(choose(&known, action, name)?), app_was_token }),
+            false => {
+                let Entry { id, name, .. } = choose(&known, action, name)?;
+                Ok(Granted { token: Some(*id), token_name: Some(Arc::clone(name)), app_was_token })
+            }
         }
     }
 
@@ -179,11 +213,10 @@ impl Authenticator {
 }
 
 impl Entry {
-    fn new(entry: &TokenEntry) -> Result<Self, BadGlob> {
+    fn new(id: TokenId, digest: Digest32, entry: &TokenEntry) -> Result<Self, BadGlob> {
         let streams = (!entry.streams.is_empty()).then(|| globs(entry)).transpose()?;
-        let digest = Sha256::digest(entry.token.expose_secret()).into();
         let token = entry.token.clone();
-        Ok(Self { digest, token, name: entry.name.as_str().into(), publish: entry.publish, play: entry.play, streams })
+        Ok(Self { id, digest, token, name: entry.name.as_str().into(), publish: entry.publish, play: entry.play, streams })
     }
 
     fn allows(&self, action: Action) -> bool {
@@ -206,13 +239,13 @@ fn globs(entry: &TokenEntry) -> Result<GlobSet, BadGlob> {
     GlobSet::new(globs).map_err(bad)
 }
 
-/// Of the entries whose token was shown, the name of one that opens the stream.
-fn choose(known: &[&Entry], action: Action, name: &StreamName) -> Result<Arc<str>, AuthError> {
+/// Of the entries whose token was shown, one that opens the stream.
+fn choose<'a>(known: &[&'a Entry], action: Action, name: &StreamName) -> Result<&'a Entry, AuthError> {
     let joined = name.identity().map(|identity| identity.joined()).ok();
     let mut nearest = AuthError::Action(action);
     for entry in known.iter().filter(|entry| entry.allows(action)) {
         if entry.opens(joined.as_deref()) {
-            return Ok(Arc::clone(&entry.name));
+            return Ok(entry);
         }
         nearest = AuthError::Stream;
     }
@@ -257,13 +290,32 @@ mod tests {
     fn publish(auth: &Authenticator, app: &str, stream: &str, connect: &[&str]) -> (String, Result<Granted, AuthError>) {
         let mut name = StreamName::parse(app.as_bytes(), stream.as_bytes()).unwrap();
         let connect: Vec<Vec<u8>> = connect.iter().map(|token| token.as_bytes().to_vec()).collect();
-        let answer = auth.authenticate(Action::Publish, &mut name, &connect);
+        let answer = auth.authenticate(Action::Publish, &mut name, &connect).map(|granted| Granted { token: None, ..granted });
         let text = |part: Vec<u8>| String::from_utf8(part).unwrap();
         (format!("{} {}", text(name.app.to_bytes()), text(name.stream.to_bytes())), answer)
     }
 
     fn granted(name: &str, app_was_token: bool) -> Result<Granted, AuthError> {
-        Ok(Granted { token_name: Some(name.into()), app_was_token })
+        Ok(Granted { token: None, token_name: Some(name.into()), app_was_token })
+    }
+
+    #[test]
+    fn a_token_that_stays_keeps_its_number_and_one_that_goes_is_told() {
+        let security = |tokens: &[(&str, &str)]| {
+            let auth_tokens = tokens.iter().map(|(token, name)| entry(token, name)).collect();
+            Security { auth_enabled: true, auth_tokens, ..asks_nothing() }
+        };
+        let number = |auth: &Authenticator, token: &str| {
+            let mut name = StreamName::parse(b"live", b"cam").unwrap();
+            auth.authenticate(Action::Play, &mut name, &[token.into()]).unwrap().token.unwrap()
+        };
+        let first = Authenticator::new(&security(&[("one", "token-1"), ("two", "token-2")])).unwrap();
+        let second = first.changed(&security(&[("two", "token-1"), ("three", "token-2")])).unwrap();
+        assert_eq!(number(&first, "two"), number(&second, "two"), "whatever its name and place");
+        assert_eq!(first.removed(&second), [number(&first, "one")]);
+        let third = second.changed(&security(&[("one", "token-1")])).unwrap();
+        assert_ne!(number(&third, "one"), number(&first, "one"), "a token that comes back is a new one");
+        assert_eq!(second.removed(&third).len(), 2);
     }
 
     #[test]
@@ -316,6 +368,7 @@ mod tests {
         let judge = |stream: &str, known: &'static str| {
             let mut name = StreamName::parse(b"live", stream.as_bytes()).unwrap();
             auth.authenticate_by(Action::Play, &mut name, &[], Some(&|token| token == known.as_bytes()))
+                .map(|granted| Granted { token: None, ..granted })
         };
         assert_eq!(judge("a", TOKEN), granted("studio", false));
         assert_eq!(judge("b", TOKEN), Err(AuthError::Stream));

@@ -89,6 +89,10 @@ impl Check<'_> {
 
     fn config(&mut self, file: File) -> Config {
         let doors::Doors { listen, listen_tls, listeners, http, http_tls, files } = doors::check(self, &file);
+        let admin = self.admin(
+            &file,
+            &[Some(listen), http].into_iter().flatten().chain(listeners.iter().map(|door| door.address)).collect::<Vec<_>>(),
+        );
         let http_allowed_networks = self.networks("http_allowed_networks", &file.http_allowed_networks);
         let workers = if file.workers == 0 { self.facts.cores.clamp(1, 1024) } else { size(file.workers) };
         let timeouts = timeouts(&file);
@@ -102,6 +106,7 @@ impl Check<'_> {
             http,
             http_tls,
             http_allowed_networks,
+            admin,
             workers,
             upstreams,
             strategy: strategy(file.upstream_strategy),
@@ -124,6 +129,12 @@ impl Check<'_> {
             circuit_breaker: circuit_breaker(&file.circuit_breaker),
             retry,
             ready: Ready { fail_after: file.ready.fail_after.0 },
+            reload: Reload {
+                watch: Some(file.reload.watch.0).filter(|every| !every.is_zero()),
+                partial: file.reload.partial,
+                revoke_live: file.security.revoke_live,
+            },
+            drain: self.drain(&file),
             log: self.log(file.log),
         }
     }
@@ -136,6 +147,43 @@ impl Check<'_> {
     /// A path that `key` names; none where it is empty.
     pub(super) fn path(&self, key: &str, path: &str) -> Option<PathBuf> {
         (!path.is_empty()).then(|| resolve(self.facts.base, self.facts.origin, key, path))
+    }
+
+    fn admin(&mut self, file: &File, others: &[ListenAddr]) -> Admin {
+        let token = file.security.admin_token.expose();
+        if token.chars().any(|c| !c.is_ascii_graphic()) {
+            self.error(
+                "security.admin_token",
+                "holds a blank or a character that no HTTP header carries; expected letters, digits and signs",
+            );
+        } else if (1..16).contains(&token.len()) {
+            self.error("security.admin_token", "is shorter than 16 characters: whoever guesses it can end every stream");
+        }
+        let token = (!token.is_empty()).then(|| file.security.admin_token.clone().into_secret());
+        let address = if file.admin_addr.is_empty() { None } else { self.address("admin_addr", &file.admin_addr) };
+        let Some(bound) = address else { return Admin { address, token } };
+        if token.is_none() && self.intact(&["security.admin_token"]) && !bound.host.is_some_and(|host| host.is_loopback()) {
+            let text =
+                format!("{bound} is no loopback address; expected \"127.0.0.1:{}\", or a security.admin_token", bound.port);
+            self.error("admin_addr", text);
+        }
+        if others.iter().any(|other| other.collides(&bound)) {
+            if !self.given("admin_addr") {
+                self.warn("admin_addr", format!("its default, {bound}, is taken by another address of ours: there is no /admin"));
+                return Admin { address: None, token };
+            }
+            self.error("admin_addr", "takes the port of another address of ours; expected another port, or \"\" for no /admin");
+        }
+        Admin { address, token }
+    }
+
+    fn drain(&mut self, file: &File) -> Drain {
+        let (spread, most) = (file.drain.spread.0, file.shutdown_timeout.0);
+        if spread > most && self.given("drain.spread") {
+            let text = format!("is longer than shutdown_timeout ({}) and ends with it", Span(most));
+            self.warn("drain.spread", text);
+        }
+        Drain { delay: file.drain.delay.0, spread: spread.min(most) }
     }
 
     fn networks(&mut self, key: &str, texts: &[String]) -> Vec<IpNetwork> {

@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn what_is_secret_is_known() {
         let secret: Vec<_> = keys().iter().filter(|key| key.secret && key.variable.is_some()).map(|key| &*key.path).collect();
-        assert_eq!(secret, ["upstream", "upstreams", "security.auth_tokens", "log.fingerprint_key"]);
+        assert_eq!(secret, ["upstream", "upstreams", "security.auth_tokens", "security.admin_token", "log.fingerprint_key"]);
     }
 
     #[test]

@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::address::ListenAddr;
 
+mod operation;
 mod upstreams;
 
+pub use operation::{Admin, Drain, Reload};
 pub use upstreams::{CheckKind, Dns, HealthCheck, Match, ProxyProtocol, Route, Strategy, Upstream};
 
 /// The whole configuration. Two that are equal ask for the same behaviour; `Debug` prints no secret.
@@ -31,6 +33,8 @@ pub struct Config {
     pub http_tls: bool,
     /// Networks that may ask for /status and /metrics; empty lets everyone.
     pub http_allowed_networks: Vec<IpNetwork>,
+    /// The door of operators.
+    pub admin: Admin,
     /// Threads that run sessions, 1 to 1024.
     pub workers: usize,
     /// Where streams go; never empty.
@@ -76,6 +80,10 @@ pub struct Config {
     pub retry: Option<Retry>,
     /// When /ready says no.
     pub ready: Ready,
+    /// How a new configuration is taken.
+    pub reload: Reload,
+    /// How the relay empties.
+    pub drain: Drain,
     /// How the relay tells what happens.
     pub log: Log,
 }
@@ -124,7 +132,7 @@ pub struct Timeouts {
     pub write: Duration,
     /// A publisher's upstream that takes nothing for so long is dead (`upstream_stall_timeout`).
     pub stall: Duration,
-    /// What sessions get to end by themselves at SIGTERM; zero closes them at once.
+    /// From the last accepted client of a drain until what is left is cut; zero cuts at once.
     pub shutdown: Duration,
 }
 

@@ -33,6 +33,8 @@ pub struct Sources {
     pub buffers: Arc<dyn Fn() -> BufferFacts + Send + Sync>,
     /// The configured upstreams, in their order; must not block.
     pub upstreams: Arc<dyn Fn() -> Vec<UpstreamView> + Send + Sync>,
+    /// The configuration that runs, and the last attempt to change it; must not block.
+    pub config: Arc<dyn Fn() -> ConfigFacts + Send + Sync>,
     /// When the process began.
     pub started: Instant,
     /// The same on the wall clock.
@@ -52,6 +54,32 @@ pub struct ListenerFacts {
     pub open_sockets: u64,
     /// The most there may be.
     pub hard_cap: u64,
+}
+
+/// The configuration.
+#[derive(Debug, Clone)]
+pub struct ConfigFacts {
+    /// The file, or "the environment".
+    pub source: String,
+    /// Keyed digest of what runs; the key is that of the fingerprints.
+    pub hash: String,
+    /// When it was loaded.
+    pub loaded_at: SystemTime,
+    /// The last attempt to load another one.
+    pub last_reload: Option<LastReload>,
+}
+
+/// How an attempt to load another configuration ended.
+#[derive(Debug, Clone)]
+pub struct LastReload {
+    /// When.
+    pub at: SystemTime,
+    /// What asked for it.
+    pub by: &'static str,
+    /// One of [`labels::CONFIG_RELOADS`](crate::telemetry::labels::CONFIG_RELOADS).
+    pub result: &'static str,
+    /// What was wrong with it, without secrets.
+    pub error: Option<String>,
 }
 
 /// The pools of buffers, of all workers together.

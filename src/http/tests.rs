@@ -139,6 +139,12 @@ impl House {
             }),
             buffers: Arc::new(BufferFacts::default),
             upstreams: Arc::new(|| vec![upstream()]),
+            config: Arc::new(|| ConfigFacts {
+                source: "relay.json".into(),
+                hash: "0123456789abcdef".into(),
+                loaded_at: SystemTime::UNIX_EPOCH,
+                last_reload: None,
+            }),
             started: Instant::now(),
             started_at: SystemTime::now(),
         };
@@ -380,7 +386,11 @@ async fn every_address_is_served_where_no_host_is_named() {
     let every = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0")).unwrap();
     every.set_nonblocking(true).unwrap();
     let served = serve(every, &settings, house.sources.clone()).unwrap();
-    let v4 = Served { address: ([127, 0, 0, 1], served.address().port()).into(), handle: served.handle.clone() };
+    let v4 = Served {
+        address: ([127, 0, 0, 1], served.address().port()).into(),
+        handle: served.handle.clone(),
+        door: served.door.clone(),
+    };
     assert_eq!(get(&v4, "/status").await.status, 200, "a mapped v4 client is judged as v4");
 }
 

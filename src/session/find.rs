@@ -110,6 +110,9 @@ async fn find_once(place: &Place, asked: &Asked, lost: Option<TargetId>, ends: E
     let Asked { request, name, granted, .. } = asked;
     let shared = &place.shared;
     let mut seek = seek(place, asked, lost)?.for_client(ends);
+    if lost.is_some() {
+        seek = seek.urgent();
+    }
     let mut report_step = report::steps(place);
     loop {
         let link = seek.next(&mut report_step).await.map_err(|e| sought_in_vain(place, request.action, &e))?;

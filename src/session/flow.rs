@@ -289,7 +289,7 @@ impl Flow {
     /// Makes sure of a buffer with room for what the message in progress lacks.
     fn make_room(&mut self, ends: &Ends<'_>) {
         let buffer = self.buffer.get_or_insert_with(|| {
-            let mut buffer = ends.outlet.place.worker.pool.lend();
+            let mut buffer = ends.outlet.place.worker.pool.lend(self.capacity);
             buffer[..self.stashed].copy_from_slice(&self.stash[..self.stashed]);
             self.end = self.stashed;
             (self.start, self.leave, self.scanned, self.stashed) = (0, 0, 0, 0);

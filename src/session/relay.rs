@@ -238,7 +238,8 @@ pub(super) fn refusal_code(action: Action) -> &'static str {
 /// What a client is told where the relay ends its session.
 pub(super) fn told(reason: &str) -> &'static str {
     match reason {
-        "shutdown" => "the relay is shutting down",
+        "shutdown" | "drained" => "the relay is shutting down",
+        "token_revoked" => "authentication failed: the token is not known any more",
         "idle_timeout" => "nothing was sent for too long",
         "player_idle_timeout" => "the stream was silent for too long",
         "client_not_reading" => "nothing was read for too long",

@@ -11,6 +11,7 @@ mod visitor;
 use std::rc::Rc;
 use std::time::Instant;
 
+use actix::Recipient;
 use tokio::time::timeout_at;
 
 use self::lane::Lane;
@@ -24,7 +25,9 @@ use super::relay::told;
 use super::report;
 use super::seat::Direction;
 use super::switch::max_mark;
-use crate::admission::{AuthError, Permit, Refusal};
+use super::takeover;
+use crate::admission::supervisor::Kick;
+use crate::admission::{AuthError, Claim, Permit, Refusal};
 use crate::protocol::name::{Action, NameError};
 use crate::protocol::rtsp::front::Asked;
 use crate::telemetry::State;
@@ -33,19 +36,33 @@ use crate::tls::Stream;
 pub(super) use visitor::refuse;
 
 /// Runs the session of an admitted client that began with `first`; `at` is when its socket was accepted.
-pub(super) async fn live(place: Rc<Place>, stream: Stream, first: Vec<u8>, at: Instant, permit: Permit) -> Outcome {
-    match Box::pin(prepare(place, stream, first, at, permit)).await {
+pub(super) async fn live(
+    place: Rc<Place>,
+    stream: Stream,
+    first: Vec<u8>,
+    at: Instant,
+    (permit, kick): (Permit, Recipient<Kick>),
+) -> Outcome {
+    match Box::pin(prepare(place, stream, first, at, (permit, kick))).await {
         Ok(relay) => Outcome { relayed: true, ..relay.run().await },
         Err(outcome) => outcome,
     }
 }
 
 /// Everything up to the upstream's word.
-async fn prepare(place: Rc<Place>, stream: Stream, first: Vec<u8>, at: Instant, permit: Permit) -> Result<Box<Relay>, Outcome> {
+async fn prepare(
+    place: Rc<Place>,
+    stream: Stream,
+    first: Vec<u8>,
+    at: Instant,
+    (permit, kick): (Permit, Recipient<Kick>),
+) -> Result<Box<Relay>, Outcome> {
     let mut visitor = Visitor::new(stream, first);
     let (asked, wish) = welcomed(&place, &mut visitor, at).await?;
-    let found = found(&place, &mut visitor, &asked, &wish).await?;
-    Ok(begin(place, visitor, asked.action, found, permit))
+    let claim = takeover::visitor(&place, &wish.granted, kick);
+    let claim = claimed(&place, &mut visitor, &asked, &wish, claim).await?;
+    let (found, claim) = found(&place, &mut visitor, &asked, &wish, claim).await?;
+    Ok(begin(place, visitor, asked.action, found, (permit, claim)))
 }
 
 /// Hears the client up to a stream that it may have, under the one deadline that began with its socket.
@@ -71,6 +88,12 @@ async fn welcome(place: &Place, visitor: &mut Visitor) -> Result<(Box<Asked>, Wi
         match judge(place, visitor, &asked) {
             Ok(wish) => {
                 place.cell.learn(|facts| report::identify(place, facts, "rtsp", asked.action, &wish.identity, &wish.granted));
+                if let Err(refusal) = place.shared.gate.still_good(wish.granted.token) {
+                    let text = refusal.to_string();
+                    report::unauthorised(place, asked.action, &text);
+                    visitor.deny(&asked, 403, &text).await;
+                    return Err(Outcome::new(Side::Relay, refusal.reason(), Status::Rejected).because(text));
+                }
                 return Ok((asked, wish));
             }
             Err(Denial::Name(e)) => {
@@ -120,8 +143,38 @@ fn judge(place: &Place, visitor: &Visitor, asked: &Asked) -> Result<Wish, Denial
     Ok(Wish { name, identity, granted })
 }
 
-/// Looks for an upstream while the client waits; its leaving ends the search at once.
-async fn found(place: &Place, visitor: &mut Visitor, asked: &Asked, wish: &Wish) -> Result<Found, Outcome> {
+/// Gets the right to publish while the client waits, if that is what it asked for.
+async fn claimed(place: &Place, visitor: &mut Visitor, asked: &Asked, wish: &Wish, mut claim: Claim) -> Result<Claim, Outcome> {
+    if asked.action != Action::Publish {
+        return Ok(claim);
+    }
+    let taken = tokio::select! {
+        biased;
+        outcome = place.seat.ended() => Err((503, told(outcome.reason).to_owned(), outcome)),
+        taken = takeover::take(place, &mut claim, &wish.identity) => taken.map_err(|refusal| {
+            (403, refusal.to_string(), Outcome::new(Side::Relay, refusal.reason(), Status::Rejected))
+        }),
+        outcome = visitor.leaves() => return Err(outcome),
+    };
+    match taken {
+        Ok(_) => Ok(claim),
+        Err((code, text, outcome)) => {
+            drop(claim);
+            visitor.deny(asked, code, &text).await;
+            Err(outcome)
+        }
+    }
+}
+
+/// Looks for an upstream while the client waits; its leaving ends the search at once. Who finds none does not keep the stream's name
+/// while it is told so.
+async fn found(
+    place: &Place,
+    visitor: &mut Visitor,
+    asked: &Asked,
+    wish: &Wish,
+    claim: Claim,
+) -> Result<(Found, Claim), Outcome> {
     place.cell.set_state(State::Dialing);
     let ends = preface::ends(place, visitor.tcp());
     let found = tokio::select! {
@@ -131,8 +184,9 @@ async fn found(place: &Place, visitor: &mut Visitor, asked: &Asked, wish: &Wish)
         outcome = visitor.leaves() => return Err(outcome),
     };
     match found {
-        Ok(found) => Ok(found),
+        Ok(found) => Ok((found, claim)),
         Err(Turned { answer, outcome }) => {
+            drop(claim);
             match answer {
                 search::Answer::Ours(code, text) => visitor.deny(asked, code, &text).await,
                 search::Answer::Theirs(bytes) => visitor.tell(&bytes).await,
@@ -143,12 +197,13 @@ async fn found(place: &Place, visitor: &mut Visitor, asked: &Asked, wish: &Wish)
 }
 
 /// From here on client and upstream are in conversation.
-fn begin(place: Rc<Place>, visitor: Visitor, action: Action, found: Found, permit: Permit) -> Box<Relay> {
+fn begin(place: Rc<Place>, visitor: Visitor, action: Action, found: Found, (permit, claim): (Permit, Claim)) -> Box<Relay> {
     let Found { target, connected, mut dialogue, framer, rest, load, publication } = found;
     place.cell.learn(|facts| {
         facts.upstream = Some(target.label.clone());
         facts.upstream_addr = Some(connected.addr);
     });
+    claim.is_at(target.id.0);
     place.cell.set_state(State::Relaying);
     report::relaying(&place);
     let (client, client_framer, early) = visitor.into_parts();
@@ -167,6 +222,7 @@ fn begin(place: Rc<Place>, visitor: Visitor, action: Action, found: Found, permi
         dialogue,
         patience: None,
         place,
+        claim,
         _permit: permit,
         _at_upstream: (load, publication),
     })

@@ -258,7 +258,7 @@ struct Entry {
 /// The deadlines of one worker.
 pub(super) struct Wheel {
     holds: RefCell<VecDeque<Entry>>,
-    hold: Duration,
+    hold: Cell<Duration>,
     held: Notify,
     seats: RefCell<Vec<Weak<Seat>>>,
 }
@@ -271,7 +271,7 @@ const IDLE_TICK: Duration = Duration::from_secs(1);
 impl Wheel {
     /// `hold`: how long a message may be held.
     pub(super) fn new(hold: Duration) -> Rc<Self> {
-        Rc::new(Self { holds: RefCell::default(), hold, held: Notify::new(), seats: RefCell::default() })
+        Rc::new(Self { holds: RefCell::default(), hold: Cell::new(hold), held: Notify::new(), seats: RefCell::default() })
     }
 
     /// Watches over `seat` while it lives.
@@ -279,9 +279,16 @@ impl Wheel {
         self.seats.borrow_mut().push(Rc::downgrade(seat));
     }
 
+    /// Changes how long a message may be held, also of those that are held now: deadlines stay in order.
+    pub(super) fn configure(&self, hold: Duration, now: Instant) {
+        self.hold.set(hold);
+        self.holds.borrow_mut().iter_mut().for_each(|entry| entry.deadline = entry.deadline.min(now + hold));
+        self.held.notify_one();
+    }
+
     /// Whether messages are held at all.
     pub(super) fn holds(&self) -> bool {
-        !self.hold.is_zero()
+        !self.hold.get().is_zero()
     }
 
     /// A message is in progress; its deadline starts unless one is running.
@@ -296,7 +303,7 @@ impl Wheel {
         if holds.is_empty() {
             self.held.notify_one();
         }
-        holds.push_back(Entry { deadline: now + self.hold, seat: Rc::downgrade(seat), direction, number: hold.number });
+        holds.push_back(Entry { deadline: now + self.hold.get(), seat: Rc::downgrade(seat), direction, number: hold.number });
     }
 
     /// Serves the hold deadlines, for ever.
@@ -306,9 +313,12 @@ impl Wheel {
             match next {
                 None => self.held.notified().await,
                 Some(deadline) => {
-                    // Never early: a half frame must not leave before its deadline.
-                    tokio::time::sleep_until((deadline + HOLD_TICK).into()).await;
-                    self.expire(Instant::now());
+                    tokio::select! {
+                        // Never early: a half frame must not leave before its deadline.
+                        () = tokio::time::sleep_until((deadline + HOLD_TICK).into()) => self.expire(Instant::now()),
+                        // Deadlines may have changed.
+                        () = self.held.notified() => {}
+                    }
                 }
             }
         }
@@ -434,6 +444,18 @@ mod tests {
         assert_eq!(look(14), (late, 2), "it sends, and no picture can begin");
         drop(publisher);
         assert_eq!(look(15), (Seen { players: 1, ..Seen::default() }, 2));
+    }
+
+    #[test]
+    fn a_shorter_hold_applies_to_what_is_held_already() {
+        let wheel = Wheel::new(S);
+        let now = Instant::now();
+        let (old, new) = (Seat::new(now), Seat::new(now));
+        wheel.hold(&old, Direction::Up, now);
+        wheel.configure(Duration::from_millis(20), now);
+        wheel.hold(&new, Direction::Up, now);
+        wheel.expire(now + Duration::from_millis(20));
+        assert!(old.take_expired(Direction::Up) && new.take_expired(Direction::Up));
     }
 
     #[test]

@@ -39,12 +39,13 @@ pub(super) async fn switch(
     let Introduction { forward, parts, .. } = *introduction;
     client.take_early();
     forward.iter().for_each(|message| client.session.forward(message));
+    // Before the client knows: who is told and then looks at /status finds it there.
+    place.cell.set_state(State::Relaying);
+    meet(&place, &target, &connected, &claim);
     let told = tokio::time::timeout(place.shared.timeouts.write, client.flush()).await;
     if !matches!(told, Ok(Ok(()))) {
         return Err(Outcome::new(Side::Client, "client_left", Status::Error));
     }
-    place.cell.set_state(State::Relaying);
-    meet(&place, &target, &connected, &claim);
     report::relaying(&place);
     let action = asked.request.action;
     let held = holds(&place.shared, action);

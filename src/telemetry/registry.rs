@@ -1,5 +1,7 @@
 //! Every metric of the relay, in one table.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus::core::Collector;
@@ -55,6 +57,10 @@ pub struct Metrics {
     pub(super) publish_hold_dropped_groups: IntCounter,
     pub(super) takeovers: IntCounter,
     pub(super) panics: IntCounterVec,
+    pub(super) config_reloads: IntCounterVec,
+    pub(super) config_loaded: Gauge,
+    pub(super) config_successful: IntGauge,
+    targets: Arc<Mutex<BTreeSet<String>>>,
     actor_wait: HistogramVec,
     streams: IntGaugeVec,
     publishers_silent: IntGauge,
@@ -112,6 +118,10 @@ impl Metrics {
             publish_hold_dropped_groups: table.counter("rtmp_relay_publish_hold_dropped_groups_total", "Groups of pictures (sounds, where there is no video) that did not fit into publish_hold.max_bytes or max_total."),
             takeovers: table.counter("rtmp_relay_takeovers_total", "Streams that a publisher took over from an earlier connection."),
             panics: table.counters("rtmp_relay_panics_total", &["where"], "Panics that were caught; each is a bug worth a report."),
+            config_reloads: table.counters("rtmp_relay_config_reloads_total", &["result"], "Reloads of the configuration: applied = something changed, unchanged = nothing did, invalid = it cannot be used, refused = it needs a restart and reload.partial is false."),
+            config_loaded: table.made(Gauge::new("rtmp_relay_config_last_reload_success_timestamp_seconds", "When the configuration that runs was loaded, seconds since 1970.")),
+            config_successful: table.gauge("rtmp_relay_config_last_reload_successful", "Whether the last attempt to load a configuration succeeded."),
+            targets: Arc::default(),
             actor_wait: table.histograms("rtmp_relay_actor_wait_seconds", &["actor"], &WAITS, "From the asking of a control actor to its answer, the wait in its mailbox included."),
             streams: table.gauges("rtmp_relay_streams", &["action"], "Sessions that relay now, by what the client does."),
             publishers_silent: table.gauge("rtmp_relay_publishers_silent", "Relaying publishers of whom nothing has come for 2 s or longer."),
@@ -157,16 +167,23 @@ impl Metrics {
         SessionAtUpstream(gauge)
     }
 
-    /// Names the upstreams whose circuits, health and sessions are shown. At start.
+    /// Names the upstreams whose circuits, health and sessions are shown; others are forgotten, and those that stay keep what they show.
+    /// At start and at reload.
     pub fn set_targets<'a>(&self, labels: impl IntoIterator<Item = &'a str>) {
-        self.circuit_state.reset();
-        self.upstream_healthy.reset();
-        self.upstream_sessions.reset();
-        for label in labels {
-            self.circuit_state.with_label_values(&[label]).set(0);
-            self.upstream_healthy.with_label_values(&[label]).set(1);
-            self.upstream_sessions.with_label_values(&[label]).set(0);
+        let labels: BTreeSet<String> = labels.into_iter().map(str::to_owned).collect();
+        let mut known = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in known.difference(&labels) {
+            // Fails only for one that is not there.
+            let _ = self.circuit_state.remove_label_values(&[gone]);
+            let _ = self.upstream_sessions.remove_label_values(&[gone]);
+            let _ = self.upstream_healthy.remove_label_values(&[gone]);
         }
+        for new in labels.difference(&known) {
+            self.circuit_state.with_label_values(&[new]).set(0);
+            self.upstream_healthy.with_label_values(&[new]).set(1);
+            self.upstream_sessions.with_label_values(&[new]).set(0);
+        }
+        *known = labels;
     }
 
     /// From now on `lost` is asked how many log lines were lost since start.
@@ -213,6 +230,7 @@ impl Metrics {
         labels::RELOADS.iter().for_each(|result| drop(self.certificate_reloads.with_label_values(&[result])));
         labels::ACTORS.iter().for_each(|actor| drop(self.actor_wait.with_label_values(&[actor])));
         labels::ACTIONS.iter().for_each(|action| drop(self.streams.with_label_values(&[action])));
+        labels::CONFIG_RELOADS.iter().for_each(|result| drop(self.config_reloads.with_label_values(&[result])));
         labels::HOLDS.iter().for_each(|result| drop(self.publish_holds_over.with_label_values(&[result])));
         labels::PLACES.iter().for_each(|place| drop(self.panics.with_label_values(&[place])));
         for (side, reasons) in labels::ENDINGS {

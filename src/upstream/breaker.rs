@@ -106,6 +106,8 @@ impl Actor for UpstreamBreaker {
 pub struct Permit {
     /// The target.
     pub target: TargetId,
+    /// A running stream is lost if it takes too long.
+    pub urgent: bool,
 }
 
 /// One permitted dial. Report how it ended; a permit that is dropped counts as neither success nor failure.
@@ -214,9 +216,11 @@ pub struct Stop;
 impl Handler<Permit> for UpstreamBreaker {
     type Result = Result<CircuitPermit, NotNow>;
 
-    fn handle(&mut self, Permit { target }: Permit, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Permit { target, urgent }: Permit, ctx: &mut Self::Context) -> Self::Result {
         let now = Instant::now();
-        let Some((answer, change)) = self.core(|circuits| circuits.ask(target, now)) else {
+        let Some((answer, change)) =
+            self.core(|circuits| if urgent { circuits.ask_urgently(target, now) } else { circuits.ask(target, now) })
+        else {
             return Err(NotNow { why: Why::Open, retry_after: AFTER_PANIC });
         };
         self.tell(change);
@@ -320,14 +324,26 @@ impl Breaker {
     /// # Errors
     /// [`NotNow`] says why, and when to ask again.
     pub async fn permit(&self, target: TargetId) -> Result<CircuitPermit, NotNow> {
-        let passages = &self.ear.passages;
+        self.ask(Permit { target, urgent: false }).await
+    }
+
+    /// The same for one who has a running stream to lose: an open circuit lets one of them through each second.
+    ///
+    /// # Errors
+    /// As [`Self::permit`].
+    pub async fn permit_urgently(&self, target: TargetId) -> Result<CircuitPermit, NotNow> {
+        self.ask(Permit { target, urgent: true }).await
+    }
+
+    async fn ask(&self, question: Permit) -> Result<CircuitPermit, NotNow> {
+        let (passages, target) = (&self.ear.passages, question.target);
         if passages.is_off() {
             return Ok(CircuitPermit { target, ticket: None });
         }
         if let Some(ticket) = passages.pass(target) {
             return Ok(CircuitPermit { target, ticket: Some((ticket, Arc::clone(&self.ear))) });
         }
-        let answer = Waits::time(self.waits.as_ref(), self.actor.send(Permit { target })).await;
+        let answer = Waits::time(self.waits.as_ref(), self.actor.send(question)).await;
         answer.unwrap_or(Ok(CircuitPermit { target, ticket: None }))
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix::ArbiterHandle;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::dial::{DialError, Dialer};
 use super::health::Health;
@@ -19,18 +20,31 @@ const JITTER: f64 = 0.1;
 /// Bytes of an RTSP answer that are looked at.
 const MAX_ANSWER: usize = 512;
 
-/// Checks each target for as long as `arbiter` runs, one task a target.
-pub fn watch(targets: &[Arc<Target>], settings: HealthCheck, dialer: &Dialer, health: &Health, arbiter: &ArbiterHandle) {
+/// Checks each target until what it returns is dropped, one task a target on `arbiter`.
+#[must_use = "the checks end with it"]
+pub fn watch(
+    targets: &[Arc<Target>],
+    settings: HealthCheck,
+    dialer: &Dialer,
+    health: &Health,
+    arbiter: &ArbiterHandle,
+) -> DropGuard {
+    let over = CancellationToken::new();
     for target in targets {
         let (target, dialer, health) = (Arc::clone(target), dialer.clone(), health.clone());
-        arbiter.spawn(async move {
+        let checks = async move {
             loop {
                 let result = check(&target, &settings, &dialer).await;
                 health.checked(target.id, result);
                 sleep(jittered(settings.interval, rand::random())).await;
             }
+        };
+        let over = over.clone();
+        arbiter.spawn(async move {
+            let _: Option<()> = over.run_until_cancelled(checks).await;
         });
     }
+    over.drop_guard()
 }
 
 /// `chance` in [0, 1).

@@ -75,10 +75,23 @@ impl Circuits {
     /// Asks to dial. A target without a circuit (the breaker is off, or a reload took it away) is permitted without a
     /// ticket.
     pub(super) fn ask(&mut self, target: TargetId, now: Instant) -> (Result<Option<Ticket>, NotNow>, Option<Change>) {
+        self.ask_with(target, |circuit| circuit.ask(now))
+    }
+
+    /// The same for one who has a running stream to lose, see [`Circuit::ask_urgently`].
+    pub(super) fn ask_urgently(&mut self, target: TargetId, now: Instant) -> (Result<Option<Ticket>, NotNow>, Option<Change>) {
+        self.ask_with(target, |circuit| circuit.ask_urgently(now))
+    }
+
+    fn ask_with(
+        &mut self,
+        target: TargetId,
+        ask: impl FnOnce(&mut Circuit) -> (Result<Ticket, NotNow>, Option<Transition>),
+    ) -> (Result<Option<Ticket>, NotNow>, Option<Change>) {
         let Some((label, circuit)) = self.circuits.get_mut(&target) else {
             return (Ok(None), None);
         };
-        let (answer, transition) = circuit.ask(now);
+        let (answer, transition) = ask(circuit);
         (answer.map(Some), transition.map(|transition| Change { target, label: label.clone(), transition }))
     }
 

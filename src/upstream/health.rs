@@ -17,16 +17,18 @@ pub struct Health {
 }
 
 struct Shared {
-    entries: Vec<(TargetId, String, Mutex<Vital>)>,
+    entries: Vec<(TargetId, String, Arc<Mutex<Vital>>)>,
     rules: Rules,
     telemetry: Telemetry,
 }
 
 impl Health {
-    /// Nothing is known yet. `rules` are for checks, where there are some.
-    pub fn new(targets: &[Arc<Target>], rules: Rules, telemetry: Telemetry) -> Self {
+    /// What was known `before` of targets that stay is known; of others nothing is. `rules` are for checks, where there are some.
+    pub fn new(targets: &[Arc<Target>], rules: Rules, telemetry: Telemetry, before: Option<&Self>) -> Self {
         let now = Instant::now();
-        let entry = |target: &Arc<Target>| (target.id, target.label.clone(), Mutex::new(Vital::new(now)));
+        let known = |id| before?.shared.entries.iter().find(|(known, ..)| *known == id).map(|(.., vital)| Arc::clone(vital));
+        let vital = |id| known(id).unwrap_or_else(|| Arc::new(Mutex::new(Vital::new(now))));
+        let entry = |target: &Arc<Target>| (target.id, target.label.clone(), vital(target.id));
         Self { shared: Arc::new(Shared { entries: targets.iter().map(entry).collect(), rules, telemetry }) }
     }
 

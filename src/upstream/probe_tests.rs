@@ -92,7 +92,7 @@ fn one_reachable_upstream_of_several_is_enough_and_probes_take_turns() {
 
 fn of(dialer: Dialer, url: &str, probes: bool) -> Reachability {
     let targets = vec![Arc::new(Target::parse(TargetId(0), url).expect("a URL"))];
-    let health = Health::new(&targets, Rules { rise: 1, fall: 1 }, Telemetry::silent());
+    let health = Health::new(&targets, Rules { rise: 1, fall: 1 }, Telemetry::silent(), None);
     Reachability::new(dialer, health, targets, FAIL_AFTER, probes)
 }
 

@@ -58,8 +58,8 @@ fn bounded_world(addrs: &[SocketAddr], retry: Option<Retry>, breaker: CircuitBre
     let dialer = Dialer::new(DialSettings { allowed, ..DialSettings::default() });
     let labels = targets.iter().map(|target| (target.id, target.label.clone())).collect();
     let breaker = Breaker::new(UpstreamBreaker::new(Some(breaker), labels, Arc::new(|_| ())).start());
-    let health = Health::new(&targets, Rules { rise: 1, fall: 1 }, Telemetry::silent());
-    let loads = Loads::new(targets.iter().map(|target| (target.id, "x", most)), Telemetry::silent());
+    let health = Health::new(&targets, Rules { rise: 1, fall: 1 }, Telemetry::silent(), None);
+    let loads = Loads::new(targets.iter().map(|target| (target.id, "x", most)), Telemetry::silent(), None);
     World { means: Means { dialer, breaker, health, loads, retry }, targets }
 }
 

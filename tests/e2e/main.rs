@@ -5,12 +5,15 @@
 //! here is judged by the relay's own protocol code: recordings are read by the small reader in `flv` and compared in
 //! `compare`.
 //!
+//! Over RTSP they are ffmpeg, rtspclientsink and rtspsrc, and the origin is gst-rtsp-server.
+//!
 //! Not here: parsing, arithmetic, hostile bytes and limits (unit tests and `tests/it`).
 //!
 //! Three rules: free ports only; wait for a condition with a deadline, never for a time; what a peer said is printed when
 //! its test fails. `tests/e2e/deps.sh` installs the peers. `E2E_DIRECT=1` leaves the relay out, which checks the harness
 //! itself; `E2E_KEEP=1` keeps the working directories (under `target/tmp`).
 
+mod answers;
 mod balancer;
 mod callbacks;
 mod clip;
@@ -18,16 +21,22 @@ mod compare;
 mod demo;
 mod embedded;
 mod endings;
+mod failover;
 mod flv;
 mod hour;
 mod http;
 mod matrix;
 mod monitoring;
+mod paper;
 mod peers;
+mod pictures;
 mod process;
 mod quiet;
 mod relay;
 mod route;
+mod rtsp;
+mod schemes;
+mod systemd;
 mod tap;
 mod timestamps;
 mod tokens;

@@ -173,3 +173,27 @@ fn a_relay_that_shuts_down_ends_publishers_that_are_held() {
     encoder.client.leave();
     assert!(relay.exit().success());
 }
+
+#[test]
+fn an_open_circuit_does_not_keep_publishers_from_an_origin_that_is_back() {
+    let a = Origin::willing();
+    let address = a.address;
+    let breaker = json!({ "circuit_breaker": { "max_failures": 3, "reset_timeout_sec": 60.0 } });
+    let relay = crate::relay::Relay::with(&a.url(""), breaker);
+    let mut encoders: Vec<_> = (0..6).map(|number| Encoder::publishing(&relay, &format!("cam{number}"))).collect();
+    for (number, encoder) in encoders.iter_mut().enumerate() {
+        encoder.key();
+        encoder.arrives(&a.line_of(&format!("cam{number}")), 3);
+    }
+    drop(a);
+    encoders.iter().for_each(|encoder| wait_held(&relay, encoder.client.address()));
+    let circuit = || relay.status()["circuit_breaker"]["targets"][0]["state"].clone();
+    wait_until("the circuit is open", || circuit() == "open");
+    let b = Origin::over(listen(address), |_| Script::default());
+    for (number, encoder) in encoders.iter_mut().enumerate() {
+        let next = encoder.said.len();
+        encoder.group();
+        encoder.arrives(&b.line_of(&format!("cam{number}")), next);
+    }
+    assert_eq!(circuit(), "closed");
+}

@@ -25,6 +25,7 @@ mod proxied;
 mod pump;
 mod recording;
 mod relay;
+mod reload;
 mod rtsp;
 mod rtsp_hostile;
 mod rtsp_login;

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::relay::{Process, Relay};
+use crate::private::{Authority, Tunnel, believing};
+use crate::relay::{Face, Process, Relay};
 use crate::rtsp_peer::{Door, Heard, Peer, frame, rtp};
 use crate::wait::wait_until;
 
@@ -10,7 +11,7 @@ pub(crate) const TCP: &str = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1";
 const SDP: &str = "v=0\nm=video 0 RTP/AVP 96\na=control:stream=0\nm=audio 0 RTP/AVP 8\na=control:stream=1\n";
 
 /// A player of `/live/cam` through `relay` to `door`, up to the answer to PLAY.
-pub(crate) fn playing(relay: &crate::relay::Face, door: &Door) -> (Peer, Peer) {
+pub(crate) fn playing(relay: &Face, door: &Door) -> (Peer, Peer) {
     let mut player = Peer::to(relay);
     player.request("DESCRIBE", "rtsp://relay.test/live/cam", "");
     let mut origin = door.accept();
@@ -26,22 +27,28 @@ pub(crate) fn playing(relay: &crate::relay::Face, door: &Door) -> (Peer, Peer) {
 }
 
 /// A publisher of `/live/cam`, up to the answer to RECORD.
-pub(crate) fn publishing(relay: &crate::relay::Face, door: &Door) -> (Peer, Peer) {
+pub(crate) fn publishing(relay: &Face, door: &Door) -> (Peer, Peer) {
+    publishing_as(relay, door, "cam")
+}
+
+/// The same of `/live/` and this name.
+fn publishing_as(relay: &Face, door: &Door, name: &str) -> (Peer, Peer) {
+    let url = format!("rtsp://relay.test/live/{name}");
     let mut publisher = Peer::to(relay);
-    publisher.request("ANNOUNCE", "rtsp://relay.test/live/cam", &format!("\n\n{}", SDP.replace("stream=", "streamid=")));
+    publisher.request("ANNOUNCE", &url, &format!("\n\n{}", SDP.replace("stream=", "streamid=")));
     let mut origin = door.accept();
     origin.serve("ANNOUNCE ", "200 OK", "");
     assert_eq!(publisher.message().status(), "200 OK");
-    publisher.request("SETUP", "rtsp://relay.test/live/cam/streamid=0", &format!("{TCP};mode=record"));
+    publisher.request("SETUP", &format!("{url}/streamid=0"), &format!("{TCP};mode=record"));
     origin.serve("SETUP ", "200 OK", &format!("{TCP}\nSession: s1"));
     assert_eq!(publisher.message().status(), "200 OK");
-    publisher.request("RECORD", "rtsp://relay.test/live/cam", "Session: s1");
+    publisher.request("RECORD", &url, "Session: s1");
     origin.serve("RECORD ", "200 OK", "Session: s1");
     assert_eq!(publisher.message().status(), "200 OK");
     (publisher, origin)
 }
 
-fn row_when(relay: &crate::relay::Face, peer: &Peer, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+fn row_when(relay: &Face, peer: &Peer, what: &str, is: impl Fn(&Value) -> bool) -> Value {
     crate::wait::wait_for(what, || Some(relay.row(peer.address())).filter(|row| is(row)))
 }
 
@@ -343,7 +350,7 @@ fn a_silent_publisher_is_ended_and_a_player_and_a_paused_session_are_not() {
     paused.request("PAUSE", "rtsp://relay.test/live/cam", "Session: s1");
     paused_s.serve("PAUSE ", "200 OK", "");
     assert_eq!(paused.message().status(), "200 OK");
-    let (mut publisher, mut publisher_s) = publishing(&relay, &door);
+    let (mut publisher, mut publisher_s) = publishing_as(&relay, &door, "mic");
     assert!(publisher_s.message().start.starts_with("TEARDOWN "), "the upstream is told");
     assert_eq!(publisher.end(), Heard::Fin);
     drop((publisher, publisher_s));
@@ -406,4 +413,44 @@ fn a_quiet_session_holds_no_buffer() {
     // The start of a frame does not keep one either.
     origin.write(b"$\0\x20");
     wait_until("no buffer is lent", || relay.status()["buffers"]["lent"] == 0);
+}
+
+#[test]
+fn rtsps_passes_on_both_sides_and_asks_for_the_token_itself() {
+    let (authority, dir, door) = (Authority::new(), tempfile::tempdir().expect("a directory"), Door::open());
+    let front = Tunnel::before(door.address(), &authority.paper(&["127.0.0.1"]));
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, &authority.pem).expect("it can be written");
+    let (cert, key) = authority.paper(&["localhost"]).put_into(dir.path());
+    let security = json!({ "tls_enabled": true, "tls_cert": cert, "tls_key": key });
+    let config = |auth: Value| {
+        let mut security = security.clone();
+        security.as_object_mut().expect("an object").extend(auth.as_object().cloned().unwrap_or_default());
+        json!({ "security": security, "upstream_tls": { "ca_file": ca } })
+    };
+    let url = format!("rtsps://{}", front.address);
+    let relay = Relay::with(&url, config(json!({})));
+    let tunnel = Tunnel::to(relay.address, "localhost", believing(&authority, None));
+    let face = Face { address: tunnel.address, http: relay.http };
+    let (mut player, mut origin) = playing(&face, &door);
+    for number in 0..50 {
+        origin.frame(0, &rtp(number % 5 == 0, number, 9000));
+    }
+    for number in 0..50 {
+        assert_eq!(player.hear(), Heard::Frame(0, rtp(number % 5 == 0, number, 9000)));
+    }
+    let (mut publisher, mut origin) = publishing(&face, &door);
+    publisher.frame(0, &rtp(true, 1, 60_000));
+    assert_eq!(origin.hear(), Heard::Frame(0, rtp(true, 1, 60_000)));
+    drop((player, publisher));
+
+    let relay = Relay::with(&url, config(json!({ "auth_enabled": true, "auth_tokens": ["s3cret"] })));
+    let tunnel = Tunnel::to(relay.address, "localhost", believing(&authority, None));
+    let mut client = Peer::to(&Face { address: tunnel.address, http: relay.http });
+    let asked = client.ask("DESCRIBE", "rtsps://relay.test/live/cam", "");
+    assert_eq!(asked.headers.iter().filter(|(name, _)| name == "WWW-Authenticate").count(), 1);
+    assert_eq!(asked.get("WWW-Authenticate"), Some("Basic realm=\"relay\""));
+    let mut plain = Peer::to(&relay);
+    let told = plain.ask("OPTIONS", "*", "");
+    assert!(told.status().starts_with("403 ") && told.status().contains("rtsps://"), "{told:?}");
 }

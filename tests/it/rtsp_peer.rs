@@ -54,9 +54,13 @@ impl Door {
         Self(TcpListener::bind("127.0.0.1:0").expect("a free port"))
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().expect("it is bound")
+    }
+
     /// `rtsp://127.0.0.1:port` with `path` behind it.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("rtsp://{}{path}", self.0.local_addr().expect("it is bound"))
+        format!("rtsp://{}{path}", self.address())
     }
 
     /// The relay's next connection, once it has said something: it also knocks, to see whether the door is there.

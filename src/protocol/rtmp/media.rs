@@ -196,9 +196,12 @@ fn audio(payload: &[u8]) -> Role {
     header.map_or(Role::Other, |(packet_type, tracks)| Role::Header(Slot { kind: kind::AUDIO, packet_type, tracks }))
 }
 
+/// What stands behind the packet type of a multitrack message: its kind, and the tracks.
+type Multitrack<'a> = (u8, &'a [u8]);
+
 /// The packet type behind modifiers and the multitrack byte; of a multitrack message also its type, and what stands
 /// behind. `None` for a header that is not whole.
-fn enhanced(mut packet_type: u8, multitrack: u8, mut rest: &[u8]) -> Option<(u8, Option<(u8, &[u8])>)> {
+fn enhanced(mut packet_type: u8, multitrack: u8, mut rest: &[u8]) -> Option<(u8, Option<Multitrack<'_>>)> {
     while packet_type == MOD_EX {
         let mut size = usize::from(*rest.first()?) + 1;
         rest = &rest[1..];
@@ -218,7 +221,7 @@ fn enhanced(mut packet_type: u8, multitrack: u8, mut rest: &[u8]) -> Option<(u8,
 }
 
 /// The tracks of a whole message. `None` where it is cut off.
-fn tracks(multi: Option<(u8, &[u8])>) -> Option<Tracks> {
+fn tracks(multi: Option<Multitrack<'_>>) -> Option<Tracks> {
     let Some((multi, mut rest)) = multi else { return Some(Tracks::one(0)) };
     if multi != MANY_TRACKS_MANY_CODECS {
         rest = rest.get(4..)?;

@@ -184,8 +184,8 @@ pub fn is_plain(component: &[u8]) -> bool {
     let decoded: Vec<u8> = percent_decode(component).collect();
     let special = |name: &[u8]| matches!(name, b"." | b"..");
     let several = |b: &u8| matches!(b, b'/' | b'\\') || b.is_ascii_control();
-    let escapes = component.contains(&b'%');
-    !special(component) && !special(&decoded) && !(escapes && decoded.iter().any(several))
+    let hides_several = component.contains(&b'%') && decoded.iter().any(several);
+    !(special(component) || special(&decoded) || hides_several)
 }
 
 fn trim(path: &[u8]) -> &[u8] {

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::lane::{Ends, Lane, LaneError, Step};
-use crate::admission::Permit;
+use crate::admission::{Claim, Permit};
 use crate::protocol::name::Action;
 use crate::protocol::rtsp::dialogue::{Dialogue, DialogueError, Phase};
 use crate::session::life::Place;
@@ -53,6 +53,8 @@ pub(super) struct Relay {
     /// The phase by which silence is judged now.
     pub(super) patience: Option<Phase>,
     pub(super) place: Rc<Place>,
+    /// The right to publish the stream, if it is published.
+    pub(super) claim: Claim,
     /// The client's place among the connections.
     pub(super) _permit: Permit,
     /// Its place at the upstream, and what makes players find its stream there.
@@ -234,6 +236,7 @@ impl Relay {
         });
         let _ = timeout(FAREWELL, left).await;
         let _ = timeout(FAREWELL, self.upstream.shutdown()).await;
+        self.claim.release();
         let _ = timeout(FAREWELL, std::future::poll_fn(|cx| self.poll_last(cx))).await;
     }
 
@@ -253,6 +256,7 @@ impl Relay {
 
     /// Answers whoever waits, and closes. RTSP/1.0 has no word for a stream that is over but the end of the connection.
     async fn end_client(&mut self, code: u16, text: &str) {
+        self.claim.release();
         self.dialogue.abandon(code, text);
         self.speak();
         let left = std::future::poll_fn(|cx| {

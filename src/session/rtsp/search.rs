@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout_at;
 
 use crate::admission::{AuthError, Granted};
@@ -16,8 +15,8 @@ use crate::protocol::rtsp::front::Asked;
 use crate::protocol::rtsp::login::Login;
 use crate::protocol::rtsp::url::Address;
 use crate::session::life::Place;
-use crate::session::opening::PIECE;
 use crate::session::outcome::{Outcome, Side, Status};
+use crate::session::piece;
 use crate::session::report;
 use crate::tls::Stream;
 use crate::upstream::{Ask, Connected, Family, Link, Load, NoRoute, Publication, Seek, SeekError, Target};
@@ -167,17 +166,16 @@ async fn introduce(
 
 async fn talk(stream: &mut Stream, dialogue: &mut Dialogue) -> Result<(Framer, Vec<u8>), Broken> {
     let lost = |text: String| ("handshake", text);
-    let (mut framer, mut bytes, mut piece) = (Framer::default(), Vec::new(), [0; PIECE]);
+    let (mut framer, mut bytes) = (Framer::default(), Vec::new());
     while dialogue.word().is_none() {
         let output = dialogue.take_to_upstream();
         stream.write_all(&output).await.map_err(|e| lost(e.to_string()))?;
         stream.flush().await.map_err(|e| lost(e.to_string()))?;
-        let read = stream.read(&mut piece).await.map_err(|e| lost(e.to_string()))?;
-        if read == 0 {
+        let read = piece::read(stream, |piece| bytes.extend_from_slice(piece)).await.map_err(|e| lost(e.to_string()))?;
+        if read.is_none() {
             return Err(lost("the upstream closed the connection without an answer".to_owned()));
         }
-        let _ = SockRef::from(stream.tcp()).set_tcp_quickack(true);
-        bytes.extend_from_slice(&piece[..read]);
+        piece::acknowledge(stream);
         while dialogue.word().is_none() {
             let len = match framer.next(&bytes, dialogue.channels()).map_err(|e| ("protocol", e.to_string()))? {
                 Piece::Nothing => break,

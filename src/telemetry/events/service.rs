@@ -85,6 +85,23 @@ impl Event for Panicked {
     }
 }
 
+/// A thread of the relay has not answered in time, and the service manager is not told that all is well.
+#[derive(Debug)]
+pub struct WatchdogUnfed {
+    /// The time that it had.
+    pub patience: Duration,
+}
+
+impl Event for WatchdogUnfed {
+    fn emit(self, _: &Telemetry) {
+        tracing::error!(
+            event = "watchdog_unfed",
+            patience_seconds = self.patience.as_secs_f64(),
+            "a thread does not answer: the service manager will restart the relay"
+        );
+    }
+}
+
 /// The relay lets nobody in any more and waits for sessions to end.
 #[derive(Debug)]
 pub struct DrainStarted {

@@ -51,19 +51,28 @@ impl Nginx {
         fs::create_dir(dir.path().join("rec")).expect("a fresh directory takes another");
         let conf = dir.path().join("nginx.conf");
         fs::write(&conf, configuration(dir.path(), rtmp, http, options)).expect("a fresh directory takes a file");
-        let mut command = Command::new(program());
-        command.arg("-p").arg(dir.path()).arg("-c").arg(&conf).arg("-e").arg(dir.path().join("error.log"));
-        let process = Running::start("nginx", &mut command, dir.path());
+        let process = run(dir.path());
         let mut nginx = Nginx { process, rtmp, http, dir };
-        let mine = format!("<pid>{}</pid>", nginx.process.pid());
-        let up = wait_for("nginx answers or gives up", SOON, || match nginx.process.exited() {
+        nginx.comes_up().then_some(nginx)
+    }
+
+    /// Whether it answers, or has given up.
+    fn comes_up(&mut self) -> bool {
+        let mine = format!("<pid>{}</pid>", self.process.pid());
+        let up = wait_for("nginx answers or gives up", SOON, || match self.process.exited() {
             Some(_) => Some(false),
-            None => nginx.stat().contains(&mine).then_some(true),
+            None => self.stat().contains(&mine).then_some(true),
         });
         if !up {
-            eprintln!("nginx: {}", nginx.process.output());
+            eprintln!("nginx: {}", self.process.output());
         }
-        up.then_some(nginx)
+        up
+    }
+
+    /// Starts it again after [`Self::kill`], on its own ports.
+    pub fn restart(&mut self) {
+        self.process = run(self.dir.path());
+        assert!(self.comes_up(), "nginx comes back");
     }
 
     /// `127.0.0.1:port` of its RTMP side.
@@ -143,6 +152,12 @@ impl Nginx {
     }
 }
 
+fn run(dir: &Path) -> Running {
+    let mut command = Command::new(program());
+    command.arg("-p").arg(dir).arg("-c").arg(dir.join("nginx.conf")).arg("-e").arg(dir.join("error.log"));
+    Running::start("nginx", &mut command, dir)
+}
+
 fn free_ports() -> (u16, u16) {
     let bind = || TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
     let (one, two) = (bind(), bind());
@@ -151,14 +166,14 @@ fn free_ports() -> (u16, u16) {
 }
 
 /// Ordinary users have no /usr/sbin in their path.
-fn program() -> &'static str {
+pub(super) fn program() -> &'static str {
     ["/usr/sbin/nginx", "/usr/local/sbin/nginx"].into_iter().find(|path| Path::new(path).exists()).unwrap_or("nginx")
 }
 
-/// Distributions ship the module apart; where it is compiled in there is nothing to load.
-fn load_module() -> String {
+/// Distributions ship modules apart; where one is compiled in there is nothing to load.
+pub(super) fn load_module(module: &str) -> String {
     let places = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules"];
-    let files = places.map(|place| format!("{place}/ngx_rtmp_module.so"));
+    let files = places.map(|place| format!("{place}/{module}"));
     files.into_iter().find(|file| Path::new(file).exists()).map(|file| format!("load_module {file};")).unwrap_or_default()
 }
 
@@ -174,7 +189,7 @@ fn configuration(dir: &Path, rtmp: u16, http: u16, options: &NginxOptions) -> St
     });
     let (at_connect, at_stream) = asked.unwrap_or_default();
     let ping = ping.map(|seconds| format!("ping {seconds}s; ping_timeout {seconds}s;")).unwrap_or_default();
-    let load_module = load_module();
+    let load_module = load_module("ngx_rtmp_module.so");
     format!(
         "daemon off; master_process off; error_log {dir}/error.log info; pid {dir}/nginx.pid; {load_module}
 events {{ worker_connections 256; }}
