@@ -5,6 +5,7 @@
 mod change;
 mod demo;
 mod doors;
+mod drain;
 mod health;
 mod manager;
 mod outfit;
@@ -22,6 +23,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use demo::{demo, demo_origin, demo_publisher};
+pub use drain::Leaving;
 pub use health::{health, health_url};
 #[doc(hidden)]
 pub use relay::Actors;
@@ -99,8 +101,9 @@ async fn serve(
     };
     manager::stopping();
     // Also behind a failure: streams that run are not cut for it.
+    let why = if failed.is_some() { Leaving::Failed } else { Leaving::Told };
     let drained = tokio::select! {
-        () = relay.drain() => true,
+        () = relay.drain(why) => true,
         () = manager::feed(&relay, &telemetry) => false,
         // A second signal ends at once.
         _ = terminate.recv() => false,

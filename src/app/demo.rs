@@ -89,7 +89,7 @@ async fn show(loaded: &Loaded, telemetry: Telemetry, origin: &Origin, clip: Clip
     screen.end()?;
     publisher.abort();
     tokio::select! {
-        () = relay.drain() => relay.stop().await,
+        () = relay.drain(super::Leaving::Told) => relay.stop().await,
         // A second signal ends at once.
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -2,13 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use actix::{Actor, Addr, Arbiter, ArbiterHandle};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::doors;
@@ -20,15 +19,10 @@ use crate::config::{Config, Loaded};
 use crate::http::{self, BufferFacts, ConfigFacts, ListenerFacts, Readiness, Served, Settings, Sources};
 use crate::listener::{self, Listener, Workers};
 use crate::session::{BufferStats, Door, WorkerSettings, prepare_worker};
-use crate::telemetry::{BufferUse, MetricsCollector, Telemetry, WorkerTraffic, collector, events};
+use crate::telemetry::{BufferUse, MetricsCollector, Telemetry, WorkerTraffic, events};
 use crate::tls;
 use crate::upstream::passage::Passages;
 use crate::upstream::{Breaker, Numbering, Reachability, UpstreamBreaker, breaker};
-
-/// How often a drain looks whether everybody has left.
-const LOOK: Duration = Duration::from_millis(20);
-/// How long sessions that were told to end may take to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(8);
 
 /// A relay that runs.
 pub struct Relay {
@@ -37,7 +31,7 @@ pub struct Relay {
     supervisor_ended: Ended,
     listener_gone: CancellationToken,
     pub(super) http: Option<Served>,
-    readiness: Readiness,
+    pub(super) readiness: Readiness,
     pub(super) staff: Staff,
     /// The configuration that runs.
     pub(super) outfit: Arc<ArcSwap<Outfit>>,
@@ -229,25 +223,6 @@ impl Relay {
         }
     }
 
-    /// Lets nobody in any more, lets sessions end for `shutdown_timeout`, closes those that are left.
-    pub async fn drain(&self) {
-        self.readiness.drain();
-        let _ = self.listener.send(listener::Stop).await;
-        let _ = self.staff.supervisor.send(supervisor::Drain).await;
-        let active = self.active().await;
-        let shutdown_timeout = self.outfit.load().config.timeouts.shutdown;
-        self.staff.telemetry.emit(events::DrainStarted { active, timeout: shutdown_timeout });
-        tokio::select! {
-            () = self.emptied() => {}
-            () = sleep(shutdown_timeout) => {}
-        }
-        let cut = self.staff.supervisor.send(supervisor::KickAll { reason: "shutdown" }).await.unwrap_or(0);
-        let _ = timeout(GOODBYE, self.emptied()).await;
-        // The last bytes, and what the log's throttle still keeps back.
-        let _ = self.actors.collector.send(collector::Tick).await;
-        self.staff.telemetry.emit(events::DrainFinished { ended: active.saturating_sub(cut), cut });
-    }
-
     /// Stops HTTP and the threads. Sessions that are left are dropped where they are.
     pub async fn stop(self) {
         if let Some(http) = self.http {
@@ -255,12 +230,6 @@ impl Relay {
         }
         for arbiter in self.arbiters {
             arbiter.stop();
-        }
-    }
-
-    async fn emptied(&self) {
-        while self.active().await > 0 {
-            sleep(LOOK).await;
         }
     }
 }
@@ -328,6 +297,10 @@ fn buffer_use(stats: &BufferStats) -> BufferUse {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{sleep, timeout};
+
     use super::*;
     use crate::config::Env;
 
@@ -345,7 +318,7 @@ mod tests {
         assert!(relay.threads_answer().await);
         relay.arbiters[2].stop();
         while relay.threads_answer().await {
-            sleep(LOOK).await;
+            sleep(Duration::from_millis(20)).await;
         }
         relay.stop().await;
     }

@@ -57,8 +57,7 @@ pub(super) async fn live(arrival: Box<Arrival>) -> Outcome {
         Err(outcome) => return outcome,
     };
     if admitted.opened.speaks == Speaks::Rtsp {
-        let Admitted { place, opened: Opened { stream, first, .. }, at, permit, kick } = admitted;
-        return Box::pin(rtsp::live(place, stream, first, at, (permit, kick))).await;
+        return Box::pin(rtsp::live(admitted)).await;
     }
     let mut relay = match Box::pin(prepare(admitted)).await {
         Ok(relay) => relay,
@@ -77,12 +76,12 @@ pub(super) async fn live(arrival: Box<Arrival>) -> Outcome {
 }
 
 /// A client that may be here and has begun to speak.
-struct Admitted {
-    place: Rc<Place>,
-    opened: Opened,
-    at: Instant,
-    permit: Permit,
-    kick: Recipient<Kick>,
+pub(super) struct Admitted {
+    pub(super) place: Rc<Place>,
+    pub(super) opened: Opened,
+    pub(super) at: Instant,
+    pub(super) permit: Permit,
+    pub(super) kick: Recipient<Kick>,
 }
 
 /// Asks whether the client may be here, and hears what it speaks.
@@ -242,7 +241,10 @@ fn judge(place: &Place, request: Request) -> Result<Asked, Denial> {
         Err(refusal) => return Err(unauthorised(place, action, refusal)),
     };
     let identity = name.identity().map_err(bad_name)?;
-    place.cell.learn(|facts| report::identify(place, facts, "rtmp", action, &identity, &granted));
+    place.cell.learn(|facts| {
+        report::identify(place, facts, "rtmp", action, &identity, &granted);
+        facts.reconnects = request.reconnects;
+    });
     if let Err(refusal) = place.shared.gate.still_good(granted.token) {
         return Err(unauthorised(place, action, refusal));
     }

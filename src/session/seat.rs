@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::outcome::{Outcome, Side, Status};
+use crate::admission::supervisor::Manner;
 use crate::telemetry::{KEY_FRAME_LATE, SILENT, Seen, Streams, WorkerTraffic};
 
 /// Which way bytes go.
@@ -71,6 +72,11 @@ pub(super) struct Seat {
     /// How long the upstream may take nothing before it counts as lost, where the client outlives it.
     stall: Cell<Option<Duration>>,
     lost: Cell<bool>,
+    /// Whether the session heeds what it is asked, see [`Self::ask`].
+    heeds: Cell<bool>,
+    asked: Cell<Option<Manner>>,
+    /// As what it ends at the latest when, where it was asked to.
+    closing: RefCell<Option<Box<(Instant, Outcome)>>>,
 }
 
 impl Seat {
@@ -84,7 +90,43 @@ impl Seat {
             stalled: Cell::new(false),
             stall: Cell::new(None),
             lost: Cell::new(false),
+            heeds: Cell::new(false),
+            asked: Cell::new(None),
+            closing: RefCell::default(),
         })
+    }
+
+    /// Ends the session as `outcome`, in this manner where the session heeds such a thing, and else at once.
+    pub(super) fn ask(&self, manner: Manner, outcome: Outcome, now: Instant) {
+        match manner {
+            Manner::AtKeyFrame(within) if self.heeds.get() => {
+                self.closing.replace(Some(Box::new((now + within, outcome))));
+            }
+            // Nobody is asked before it is known that he can be.
+            Manner::Reconnect => {}
+            Manner::Now | Manner::AtKeyFrame(_) => return self.end(outcome),
+        }
+        self.asked.set(Some(manner));
+        self.wake();
+    }
+
+    /// From now on, or no longer, the session looks at [`Self::take_asked`].
+    pub(super) fn set_heeds(&self, heeds: bool) {
+        self.heeds.set(heeds);
+        if !heeds && let Some(closing) = self.closing.take() {
+            // What it was asked to do in its own time is to be done now.
+            self.end(closing.1);
+        }
+    }
+
+    /// What the session was asked; asking forgets it.
+    pub(super) fn take_asked(&self) -> Option<Manner> {
+        self.asked.take()
+    }
+
+    /// As what the session ends that has come to the end that it was asked for.
+    pub(super) fn take_closing(&self) -> Option<Outcome> {
+        self.closing.take().map(|closing| closing.1)
     }
 
     /// Ends the session; the first reason stands.
@@ -203,6 +245,9 @@ impl Seat {
 
     /// Ends the session where it has been silent or stuck for too long.
     fn check(&self, now: Instant) {
+        if self.closing.borrow().as_ref().is_some_and(|closing| now >= closing.0) {
+            return self.take_closing().map_or((), |outcome| self.end(outcome));
+        }
         let Some(patience) = self.patience.get() else { return };
         let [up, down] = &self.lanes;
         let since = |at: Instant| now.saturating_duration_since(at);

@@ -10,6 +10,7 @@ use super::client::Client;
 use super::filter::{ClientFilter, Upstream, UpstreamFilter};
 use super::find::{Asked, Found};
 use super::flow::Flow;
+use super::hold::Losses;
 use super::introduce::Introduction;
 use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
@@ -89,6 +90,7 @@ pub(super) async fn switch(
         client_filter,
         place,
         permit,
+        losses: Losses::default(),
     }))
 }
 

@@ -11,7 +11,7 @@ use prometheus::{
 
 use super::sampled::{Asked, BufferUse, Frames};
 use super::worker::{Latencies, Seen};
-use super::{labels, process};
+use super::{Side, labels, process};
 
 /// From a refused handshake to a day of streaming, seconds.
 const DURATIONS: [f64; 12] = [0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 7200.0, 14_400.0, 43_200.0, 86_400.0];
@@ -153,6 +153,11 @@ impl Metrics {
     pub fn publisher_held(&self) -> OpenConnection {
         self.publishers_held.inc();
         OpenConnection(self.publishers_held.clone())
+    }
+
+    /// Sessions that `side` has ended for `reason`.
+    pub fn ended(&self, side: Side, reason: &str) -> u64 {
+        self.sessions_ended.with_label_values(&[side.as_str(), reason]).get()
     }
 
     /// Bytes written so far towards upstreams and towards clients.

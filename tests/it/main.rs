@@ -8,6 +8,7 @@
 mod actors;
 mod amf;
 mod client;
+mod drain;
 mod ear;
 mod ends;
 mod golden;
@@ -27,6 +28,7 @@ mod recording;
 mod relay;
 mod reload;
 mod rtsp;
+mod rtsp_ends;
 mod rtsp_hostile;
 mod rtsp_login;
 mod rtsp_peer;

@@ -13,6 +13,8 @@ use crate::protocol::name::{Action, Query};
 
 /// Window Acknowledgement Size and Set Peer Bandwidth that the relay announces, bytes.
 const WINDOW: u32 = 2_500_000;
+/// The bit of `capsEx` that announces support for reconnect requests (Enhanced RTMP v2).
+const RECONNECT: u32 = 0x01;
 /// Most messages before publish or play.
 pub const MAX_MESSAGES: usize = 100;
 /// Most payload bytes in them.
@@ -90,6 +92,8 @@ pub struct Request {
     pub recorded: Vec<Message>,
     /// Values that may be a token: of the query of `tcUrl`, of `token` in the connect object and in further object arguments.
     pub tokens: Vec<Vec<u8>>,
+    /// Whether the client heeds a request to connect anew.
+    pub reconnects: bool,
 }
 
 /// What [`ServerSession::handle_input`] came to.
@@ -132,6 +136,7 @@ pub struct ServerSession {
     /// Message stream id of publish or play, for a refusal.
     requested: Option<(Action, u32)>,
     refusal: Option<String>,
+    reconnects: bool,
 }
 
 impl ServerSession {
@@ -154,6 +159,7 @@ impl ServerSession {
             streams: 0,
             requested: None,
             refusal: None,
+            reconnects: false,
         }
     }
 
@@ -324,6 +330,8 @@ impl ServerSession {
         self.app = text("app");
         self.tc_url = text("tcUrl");
         self.tokens = tokens(&self.tc_url, &command.args);
+        let caps = object.get("capsEx").and_then(Value::as_number);
+        self.reconnects = caps.is_some_and(|caps| (0.0..4e9).contains(&caps) && caps as u32 & RECONNECT != 0);
         let reconnect = object.get("capsEx").is_some();
         self.stage = Stage::Commands;
         let window = WINDOW.to_be_bytes();
@@ -360,6 +368,7 @@ impl ServerSession {
             stream_id,
             recorded: std::mem::take(&mut self.recorded),
             tokens: std::mem::take(&mut self.tokens),
+            reconnects: self.reconnects,
         })))
     }
 }

@@ -141,8 +141,8 @@ fn happenings_of_the_service_have_lines_too() {
         (line(SocketRefused { client: CLIENT, reason: "hard_cap" }), "socket_refused"),
         (line(UpstreamCircuit { target: TARGET, from: "closed", to: "open", failures: 5 }), "upstream_circuit"),
         (line(UpstreamHealth { target: TARGET, healthy: false, kind: Some("dns"), error: Some("no name") }), "upstream_health"),
-        (line(DrainStarted { active: 3, timeout: Duration::from_secs(30) }), "drain_started"),
-        (line(DrainFinished { ended: 2, cut: 1 }), "drain_finished"),
+        (line(DrainStarted { active: 3, delay: Duration::ZERO, timeout: Duration::from_secs(30) }), "drain_started"),
+        (line(DrainFinished { ended: 2, reconnected: 0, closed: 0, cut: 1 }), "drain_finished"),
         (line(ConfigWarning { path: "hold.max", text: "odd" }), "config_warning"),
         (line(Stopped { code: 0 }), "stopped"),
     ];

@@ -40,7 +40,8 @@ impl RtspOrigin {
         let lists = [("--play", &mounts.plays), ("--record", &mounts.records), ("--record-video", &mounts.records_video)];
         let named = lists.into_iter().flat_map(|(word, names)| names.iter().flat_map(move |name| [word, name]));
         let clip = clip::normal().display().to_string();
-        Self::run(&["--clip", &clip].into_iter().chain(named).collect::<Vec<_>>())
+        let arguments: Vec<String> = ["--clip".to_owned(), clip].into_iter().chain(named.map(str::to_owned)).collect();
+        Self::run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// The same; plays only for user `op` with password `pa:ss`, whom it asks by `method`, `basic` or `digest`.
