@@ -157,3 +157,16 @@ fn a_load_factor_below_one_is_refused() {
     assert!(of(0.5).expect_err("below one").errors[0].text.contains("expected 0 for no bound, or 1 and more"));
     assert!(of(0.0).is_ok() && of(1.0).is_ok());
 }
+
+#[test]
+fn spare_connections_are_bounded_and_do_not_go_with_a_header_that_names_a_client() {
+    let of = |pool: Value| json!({ "upstream": "rtmp://a", "pool": pool });
+    assert_eq!(loaded(&of(json!({ "min_idle": 0 }))).config.pool, None);
+    let pool = loaded(&of(json!({ "min_idle": 1, "max_idle": 3, "max_idle_time": "5s" }))).config.pool.expect("on");
+    assert_eq!((pool.min_idle, pool.max_idle, pool.max_idle_time.as_secs()), (1, 3, 5));
+    assert!(error(&of(json!({ "min_idle": 2 }))).starts_with("pool.min_idle: found 2, more than max_idle (0)"));
+    let told = json!({
+        "upstreams": [{ "url": "rtmp://a" }, { "url": "rtmp://b", "proxy_protocol": "v2" }], "pool": { "max_idle": 1 },
+    });
+    assert!(error(&told).starts_with("upstreams[1].proxy_protocol: does not go with `pool`"), "{}", error(&told));
+}

@@ -16,7 +16,7 @@ mod operation;
 mod upstreams;
 
 pub use operation::{Admin, Drain, Reload};
-pub use upstreams::{CheckKind, Dns, HealthCheck, Match, ProxyProtocol, Route, Strategy, Upstream};
+pub use upstreams::{CheckKind, Dns, HealthCheck, Match, Pool, ProxyProtocol, Route, Strategy, Upstream};
 
 /// The whole configuration. Two that are equal ask for the same behaviour; `Debug` prints no secret.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +50,8 @@ pub struct Config {
     pub health_check: Option<HealthCheck>,
     /// How long answers to look-ups of upstreams' names are good.
     pub dns: Dns,
+    /// Spare connections to each upstream; `None` when off.
+    pub pool: Option<Pool>,
     /// Dials in progress to one target at the same time, at least 1.
     pub upstream_max_dialing: usize,
     /// Authorities for upstreams that name none themselves; `None`: those of this machine.

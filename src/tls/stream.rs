@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -45,6 +46,22 @@ impl Stream {
             Self::Server(tls) => &tls.get_ref().0.tcp,
             Self::Client(tls) => &tls.get_ref().0.tcp,
         }
+    }
+
+    /// Lets the runtime of this thread wake whoever waits for it: a socket belongs to the one in which it was opened. To be called
+    /// while nobody reads or writes.
+    ///
+    /// # Errors
+    /// No descriptor is left, or there is no runtime here.
+    pub fn rehome(&mut self) -> io::Result<()> {
+        let tcp = match self {
+            Self::Plain(tcp) => tcp,
+            Self::Server(tls) => &mut tls.get_mut().0.tcp,
+            Self::Client(tls) => &mut tls.get_mut().0.tcp,
+        };
+        // The same socket by another descriptor: the old one leaves its runtime as it is dropped.
+        *tcp = TcpStream::from_std(tcp.as_fd().try_clone_to_owned()?.into())?;
+        Ok(())
     }
 
     /// Whether TLS protects it.

@@ -48,6 +48,41 @@ async fn a_dial_ends_in_private_or_says_which_check_failed() {
     }
 }
 
+#[test]
+fn a_private_connection_moves_from_one_thread_s_runtime_to_another_s() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    // The server runs on a thread of its own for as long as the process does.
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        runtime().block_on(async move {
+            let authority = Authority::new();
+            let files = Files::with(&authority.paper(&["127.0.0.1"]));
+            tell.send(echo(Arc::new(Server::new(&files.settings()).expect("files"))).await).expect("the test waits");
+            std::future::pending::<()>().await;
+        });
+    });
+    let addr = told.recv().expect("an address");
+    let (first, second) = (runtime(), runtime());
+    let mut stream = first.block_on(async {
+        let connected = Dialer::new(settings(Trust::Anyone)).connect(&target(&format!("rtmps://{addr}"))).await;
+        let mut stream = connected.expect("connected").stream;
+        stream.write_all(b"one").await.expect("written");
+        stream.flush().await.expect("flushed");
+        stream.read_exact(&mut [0; 3]).await.expect("echoed");
+        stream
+    });
+    second.block_on(async {
+        stream.rehome().expect("moved");
+        first.shutdown_background();
+        stream.write_all(b"two").await.expect("written");
+        stream.flush().await.expect("flushed");
+        let mut heard = [0; 3];
+        timeout(Duration::from_secs(15), stream.read_exact(&mut heard)).await.expect("in time").expect("echoed");
+        assert_eq!(&heard, b"two");
+    });
+}
+
 #[tokio::test]
 async fn a_plain_dial_is_not_shaken_hands_with() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

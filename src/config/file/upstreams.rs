@@ -134,6 +134,26 @@ impl Default for HealthCheckSection {
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct PoolSection {
+    /// Spare connections to each upstream that are there at any time: connected, with TLS where the URL asks for it, and past the RTMP handshake.
+    #[schemars(range(max = 1000))]
+    pub(in crate::config) min_idle: u64,
+    /// The most that are kept where many clients come; as many as came in the last ten seconds. 0: no spare connections.
+    #[schemars(range(max = 1000))]
+    pub(in crate::config) max_idle: u64,
+    /// A spare connection that nobody took in this time is replaced. Shorter than the upstream waits for a client that says nothing.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "10m"))]
+    pub(in crate::config) max_idle_time: Span,
+}
+
+impl Default for PoolSection {
+    fn default() -> Self {
+        Self { min_idle: 0, max_idle: 0, max_idle_time: Span::secs(20) }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct DnsSection {
     /// How long the addresses of an upstream's name are used without asking again; a dial that reaches none of them asks earlier. "0s": each dial asks.
     #[schemars(extend("x-maximum" = "1day"))]

@@ -140,3 +140,14 @@ pub struct Dns {
     /// From then on, where there is no new answer.
     pub stale_ttl: Duration,
 }
+
+/// Spare connections to each upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pool {
+    /// That there are at any time.
+    pub min_idle: usize,
+    /// The most there may be, at least 1 and `min_idle`.
+    pub max_idle: usize,
+    /// How old one may become.
+    pub max_idle_time: Duration,
+}

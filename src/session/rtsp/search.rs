@@ -106,6 +106,7 @@ async fn find_once(place: &Place, asked: &Asked, wish: &Wish, ends: Ends) -> Res
         report::connected(place, &target, &connected);
         let mut connected = connected;
         let mut dialogue = Box::new(dialogue(place, asked, wish, &target)?);
+        let spare = connected.spare.take().is_some();
         match introduce(&mut connected.stream, asked, &mut dialogue, deadline).await {
             Ok((framer, rest)) => {
                 if let Some(Word::Refused(code)) = dialogue.word() {
@@ -117,6 +118,8 @@ async fn find_once(place: &Place, asked: &Asked, wish: &Wish, ends: Ends) -> Res
                 let publication = (asked.action == Action::Publish).then(|| shared.router.publish(&wish.identity, target.id));
                 return Ok(Found { target, connected, dialogue, framer, rest, load, publication });
             }
+            // It had been waiting for a client, and ended meanwhile.
+            Err(("handshake", _)) if spare => seek.stale(target.id),
             Err((kind, text)) => {
                 permit.failure(kind, &text);
                 report::dial_failed(place, &target, kind, &text, seek.made());

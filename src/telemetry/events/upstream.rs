@@ -56,11 +56,15 @@ pub struct UpstreamConnected<'a> {
     pub latency: Duration,
     /// The TLS handshake behind it, where there was one.
     pub tls: Option<Duration>,
+    /// It was there already: no time was spent.
+    pub spare: bool,
 }
 
 impl Event for UpstreamConnected<'_> {
     fn emit(self, telemetry: &Telemetry) {
-        telemetry.metrics().upstream_connect_duration.observe(self.latency.as_secs_f64());
+        if !self.spare {
+            telemetry.metrics().upstream_connect_duration.observe(self.latency.as_secs_f64());
+        }
         self.tls.into_iter().for_each(|tls| telemetry.metrics().upstream_secured(tls));
         tracing::debug!(
             event = "upstream_connected",
@@ -69,6 +73,7 @@ impl Event for UpstreamConnected<'_> {
             upstream_addr = %self.address,
             latency_ms = millis(self.latency),
             tls_ms = self.tls.map(millis),
+            spare = self.spare,
             "connected to the upstream"
         );
     }
