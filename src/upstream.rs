@@ -58,6 +58,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use actix::ArbiterHandle;
+use tokio_util::sync::DropGuard;
+
 use crate::config::Config;
 use crate::telemetry::Telemetry;
 use crate::tls::ClientError;
@@ -127,8 +130,16 @@ pub fn means(
     let most = config.upstreams.iter().map(|upstream| upstream.max_connections);
     let loads = targets.iter().zip(most).map(|(target, most)| (target.id, target.label.as_str(), most));
     let loads = Loads::new(loads, telemetry.clone(), before.map(|before| &before.loads));
-    let pool = Pool::new(config.pool, targets, telemetry);
+    let pools = config.upstreams.iter().map(|upstream| upstream.pool);
+    let pool = Pool::new(targets.iter().zip(pools), telemetry, before.map(|before| &before.pool));
     Ok(Means { dialer, breaker, health, loads, pool, retry: config.retry })
+}
+
+/// Keeps spare connections where they are wanted until what it returns is dropped. They are made on `arbiter`.
+#[must_use = "the spares end with it"]
+pub fn spares(targets: &[Arc<Target>], means: &Means, arbiter: &ArbiterHandle) -> DropGuard {
+    let Means { dialer, breaker, health, loads, pool, .. } = means;
+    pool.fill(targets, dialer, breaker, health, loads, arbiter)
 }
 
 /// Whether an upstream can be reached, for /ready. Probes where no checks find out.

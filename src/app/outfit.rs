@@ -41,7 +41,7 @@ pub(super) struct Outfit {
     pub(super) reachability: Reachability,
     views: Arc<dyn Fn() -> Vec<UpstreamView> + Send + Sync>,
     _checks: Option<DropGuard>,
-    _spares: Option<DropGuard>,
+    _spares: DropGuard,
 }
 
 impl Outfit {
@@ -61,7 +61,7 @@ impl Outfit {
         let views = upstream::views(config, &targets, &means);
         let check = |settings| upstream::watch(&targets, settings, &means.dialer, &means.health, &staff.control);
         let _checks = config.health_check.map(check);
-        let _spares = means.pool.fill(&targets, &means.dialer, &means.breaker, &means.health, &staff.control);
+        let _spares = upstream::spares(&targets, &means, &staff.control);
         let shared = Arc::new(Shared {
             gate: gate(config, staff, old)?,
             router: Router::new(config, targets, means, router).context("routes")?,

@@ -115,7 +115,6 @@ impl Check<'_> {
             hash_load_factor: Some(file.upstream_hash_load_factor).filter(|&factor| factor > 0.0),
             routes,
             health_check: self.health_check(&file.upstream_health_check),
-            pool: self.pool(&file.pool, &file),
             dns: Dns { cache_ttl: file.dns.cache_ttl.0, stale_ttl: file.dns.stale_ttl.0 },
             upstream_max_dialing: size(file.upstream_max_dialing),
             upstream_ca_file: self.path("upstream_tls.ca_file", &file.upstream_tls.ca_file),

@@ -20,7 +20,7 @@ pub struct FdBudget {
 /// Judges `config` against the hard limit on open files (`None`: no limit). An error when not even one connection fits.
 pub fn fd_budget(config: &Config, hard_limit: Option<u64>) -> Result<FdBudget, Finding> {
     let wanted = config.connection_limit.max_total_connections;
-    let spares = config.pool.map_or(0, |pool| pool.max_idle * config.upstreams.len()) as u64;
+    let spares = config.upstreams.iter().filter_map(|upstream| upstream.pool).map(|pool| pool.max_idle as u64).sum::<u64>();
     let reserve = RESERVE + spares;
     // A session has two sockets: the client's and the upstream's.
     let needed = 2 * u64::from(wanted) + reserve;

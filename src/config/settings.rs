@@ -50,8 +50,6 @@ pub struct Config {
     pub health_check: Option<HealthCheck>,
     /// How long answers to look-ups of upstreams' names are good.
     pub dns: Dns,
-    /// Spare connections to each upstream; `None` when off.
-    pub pool: Option<Pool>,
     /// Dials in progress to one target at the same time, at least 1.
     pub upstream_max_dialing: usize,
     /// Authorities for upstreams that name none themselves; `None`: those of this machine.

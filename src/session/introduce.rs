@@ -38,7 +38,7 @@ pub(super) enum Failure {
         /// Words for the client, in the client's names.
         text: String,
     },
-    /// The connection had been waiting for a client, and ended before the upstream had said anything on it.
+    /// The connection had been waiting for a client, and ended, or was silent, before the upstream had said anything on it.
     Stale,
     /// It does not speak RTMP as it should, or not in time.
     Broken {
@@ -74,6 +74,7 @@ pub(super) async fn introduce(
         }
         Ok(Err(Failure::Refused { code, .. })) if waited && code.is_empty() && heard.is_none() => Err(Failure::Stale),
         Ok(Err(failure)) => Err(failure),
+        Err(_) if waited && heard.is_none() => Err(Failure::Stale),
         Err(_) => {
             let stage = if session.handshaken() { "publish or play" } else { "the RTMP handshake" };
             let text = format!("no answer to {stage} within dial_timeout");

@@ -111,7 +111,7 @@ impl Metrics {
             upstream_healthy: table.gauges("rtmp_relay_upstream_healthy", &["upstream"], "Whether each upstream is tried in its turn: 1 = yes, 0 = only after the others, since its last dial or its last checks failed."),
             certificate_expiry: table.gauge("rtmp_relay_tls_certificate_expiry_timestamp_seconds", "When the certificate that clients are shown expires, seconds since 1970; 0 without TLS."),
             certificate_reloads: table.counters("rtmp_relay_tls_certificate_reloads_total", &["result"], "Changed certificate files: loaded = served from then on, refused = cannot be used, the old one stays."),
-            upstream_pool: table.counters("rtmp_relay_upstream_pool_total", &["result"], "Dials that found a spare connection (hit) or none (miss) where pool is on, and spares that had ended when they were wanted (stale)."),
+            upstream_pool: table.counters("rtmp_relay_upstream_pool_total", &["result"], "Dials that found a spare connection (hit) or none (miss) where pool is on, and spares that ended or spoke before anybody used them (stale)."),
             upstream_sessions: table.gauges("rtmp_relay_upstream_sessions", &["upstream"], "Sessions and dials in progress at each upstream."),
             publishers_held: table.gauge("rtmp_relay_publishers_held", "Publishers whose upstream is gone and who are kept now."),
             publish_holds: table.counter("rtmp_relay_publish_holds_total", "Times that a publisher's upstream went away and the publisher was kept."),

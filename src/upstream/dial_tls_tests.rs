@@ -5,7 +5,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::server::Acceptor;
 
 use super::*;
-use crate::tls::tests::{Authority, Files, echo};
+use crate::tls::tests::{Authority, Files, echo, ticketing};
 use crate::tls::{Server, Trust};
 
 fn settings(trust: Trust) -> DialSettings {
@@ -81,6 +81,35 @@ fn a_private_connection_moves_from_one_thread_s_runtime_to_another_s() {
         timeout(Duration::from_secs(15), stream.read_exact(&mut heard)).await.expect("in time").expect("echoed");
         assert_eq!(&heard, b"two");
     });
+}
+
+#[tokio::test]
+async fn tickets_are_no_word_of_the_peer_and_all_else_is() {
+    use tokio::io::AsyncWriteExt;
+    let acceptor = ticketing(&Authority::new().paper(&["127.0.0.1"]));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("rtmps://{}", listener.local_addr().expect("bound"));
+    let dialer = Dialer::new(settings(Trust::Anyone));
+    for says in [true, false] {
+        let target = target(&url);
+        let accepted = async { acceptor.accept(listener.accept().await.expect("a connection").0).await.expect("a handshake") };
+        let (mut theirs, ours) = tokio::join!(accepted, dialer.connect(&target));
+        let mut stream = ours.expect("connected").stream;
+        // TLS 1.3's tickets arrive behind the handshake.
+        timeout(Duration::from_secs(15), stream.tcp().peek(&mut [0])).await.expect("in time").expect("tickets");
+        assert!(stream.is_quiet() && stream.is_quiet());
+        if says {
+            theirs.write_all(b"x").await.expect("written");
+            theirs.flush().await.expect("flushed");
+        } else {
+            theirs.shutdown().await.expect("told");
+        }
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while stream.is_quiet() {
+            assert!(Instant::now() < deadline, "says: {says}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,31 +1,34 @@
 //! Is there a connection already? Spare ones to each target: connected, private where the URL asks for it, and past the RTMP handshake.
 
 use std::collections::HashMap;
-use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix::ArbiterHandle;
-use socket2::SockRef;
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::breaker::Breaker;
+use super::breaker::{Breaker, CircuitPermit};
 use super::check;
 use super::dial::{Connected, Dialer};
 use super::health::Health;
+use super::load::Loads;
 use super::select::Fitness;
 use super::spares::Spares;
 use super::target::{Family, Target, TargetId};
 use super::vital::{Depth, Trouble};
 use crate::config::Pool as Settings;
-use crate::telemetry::Telemetry;
-use crate::tls::Stream;
+use crate::telemetry::{Telemetry, events};
 
-/// How often one looks whether spares are lacking or too old, where nobody has taken one.
+/// How often one looks whether spares are lacking, too old or gone, where nobody has taken one.
 const LOOK: Duration = Duration::from_secs(1);
+/// How far chance moves that, as a part of it: those who lost the same origin shall not come back to it together.
+const JITTER: f64 = 0.25;
+/// Spares that are being made for one target at the same time.
+const AT_ONCE: usize = 4;
 
 /// The spare connections to all targets. Cheap to clone; all clones are the same.
 #[derive(Clone)]
@@ -34,17 +37,20 @@ pub struct Pool {
 }
 
 struct Shared {
-    /// None where the pool is off.
-    settings: Option<Settings>,
+    /// Targets that have spares.
     shelves: HashMap<TargetId, Shelf>,
     telemetry: Telemetry,
+    /// Nobody makes spares any more.
+    over: CancellationToken,
 }
 
 /// The spares of one target.
 struct Shelf {
+    /// Its label.
+    label: String,
     spares: Mutex<Spares<Connected>>,
     wanted: Notify,
-    counts: Counts,
+    counts: Arc<Counts>,
 }
 
 #[derive(Default)]
@@ -63,57 +69,61 @@ pub struct PoolView {
     pub hits: u64,
     /// Dials that found none.
     pub misses: u64,
-    /// Spares that had ended, or had something to say, when they were wanted.
+    /// Spares that had ended, or had something to say, before anybody had used them.
     pub stale: u64,
 }
 
 impl Pool {
-    /// Empty. `settings` none: off.
-    pub fn new(settings: Option<Settings>, targets: &[Arc<Target>], telemetry: Telemetry) -> Self {
-        let shelf =
-            |settings| Shelf { spares: Mutex::new(Spares::new(settings)), wanted: Notify::new(), counts: Counts::default() };
-        let shelves = settings.into_iter().flat_map(|settings| targets.iter().map(move |target| (target.id, shelf(settings))));
-        Self { shared: Arc::new(Shared { settings, shelves: shelves.collect(), telemetry }) }
+    /// Empty, for targets each with its settings; none: it has no spares. Counts of `before` go on, its spares stay there.
+    pub fn new<'a>(
+        targets: impl IntoIterator<Item = (&'a Arc<Target>, Option<Settings>)>,
+        telemetry: Telemetry,
+        before: Option<&Self>,
+    ) -> Self {
+        let counted = |id| before.and_then(|before| before.shared.shelves.get(&id)).map(|shelf| Arc::clone(&shelf.counts));
+        let shelf = |(target, settings): (&Arc<Target>, Option<Settings>)| {
+            let (label, spares) = (target.label.clone(), Mutex::new(Spares::new(settings?)));
+            let shelf = Shelf { label, spares, wanted: Notify::new(), counts: counted(target.id).unwrap_or_default() };
+            Some((target.id, shelf))
+        };
+        let shelves = targets.into_iter().filter_map(shelf).collect();
+        Self { shared: Arc::new(Shared { shelves, telemetry, over: CancellationToken::new() }) }
     }
 
     /// A spare connection to `target` that is there and has nothing to say, for the runtime of this thread.
     pub fn take(&self, target: TargetId) -> Option<Connected> {
         let shelf = self.shared.shelves.get(&target)?;
-        loop {
-            let (spare, old) = shelf.spares().take(Instant::now());
-            drop(old);
-            let Some(mut spare) = spare else {
-                self.count(&shelf.counts.misses, "miss");
-                shelf.wanted.notify_one();
-                return None;
-            };
+        shelf.spares().want(Instant::now());
+        let spare = loop {
+            let spare = shelf.spares().take(Instant::now());
+            let Some(mut spare) = spare else { break None };
             // Sockets belong to the runtime of the thread that opened them, and would wake that one.
-            if is_quiet(&spare.stream) && spare.stream.rehome().is_ok() {
-                self.count(&shelf.counts.hits, "hit");
-                shelf.wanted.notify_one();
-                return Some(spare);
+            if spare.stream.rehome().is_ok() && spare.stream.is_quiet() {
+                break Some(spare);
             }
-            self.count(&shelf.counts.stale, "stale");
-        }
+            self.stale(shelf);
+        };
+        let (count, result) = if spare.is_some() { (&shelf.counts.hits, "hit") } else { (&shelf.counts.misses, "miss") };
+        count.fetch_add(1, Relaxed);
+        self.shared.telemetry.metrics().pool_asked(result);
+        shelf.wanted.notify_one();
+        spare
     }
 
     /// A spare connection that was taken ended before the upstream had said anything on it.
     pub fn was_stale(&self, target: TargetId) {
-        if let Some(shelf) = self.shared.shelves.get(&target) {
-            self.count(&shelf.counts.stale, "stale");
-        }
+        self.shared.shelves.get(&target).into_iter().for_each(|shelf| self.stale(shelf));
     }
 
-    /// What there is of `target`; none where the pool is off.
+    /// What there is of `target`; none where it has no spares.
     pub fn view(&self, target: TargetId) -> Option<PoolView> {
         let shelf = self.shared.shelves.get(&target)?;
         let of = |count: &AtomicU64| count.load(Relaxed);
-        let Counts { hits, misses, stale } = &shelf.counts;
+        let Counts { hits, misses, stale } = &*shelf.counts;
         Some(PoolView { idle: shelf.spares().idle(), hits: of(hits), misses: of(misses), stale: of(stale) })
     }
 
-    /// Makes spares on `arbiter`, one at a time for each target, until what it returns is dropped; then those that are left are closed.
-    /// None where the pool is off.
+    /// Makes spares on `arbiter` until what it returns is dropped, or [`Self::close`].
     #[must_use = "nobody makes spares without it"]
     pub fn fill(
         &self,
@@ -121,40 +131,83 @@ impl Pool {
         dialer: &Dialer,
         breaker: &Breaker,
         health: &Health,
+        loads: &Loads,
         arbiter: &ArbiterHandle,
-    ) -> Option<DropGuard> {
-        self.shared.settings?;
-        let over = CancellationToken::new();
-        for target in targets {
-            let (pool, over) = (self.clone(), over.clone());
-            let means =
-                Filling { target: Arc::clone(target), dialer: dialer.clone(), breaker: breaker.clone(), health: health.clone() };
+    ) -> DropGuard {
+        for target in targets.iter().filter(|target| self.shared.shelves.contains_key(&target.id)) {
+            let (pool, over) = (self.clone(), self.shared.over.clone());
+            let (target, dialer, breaker) = (Arc::clone(target), dialer.clone(), breaker.clone());
+            let means = Filling { target, dialer, breaker, health: health.clone(), loads: loads.clone() };
             arbiter.spawn(async move {
                 let _: Option<()> = over.run_until_cancelled(pool.keep(&means)).await;
-                if let Some(shelf) = pool.shared.shelves.get(&means.target.id) {
-                    drop(shelf.spares().clear());
-                }
+                pool.shared.shelves.get(&means.target.id).into_iter().for_each(|shelf| drop(shelf.spares().clear()));
             });
         }
-        Some(over.drop_guard())
+        self.shared.over.clone().drop_guard()
+    }
+
+    /// Closes all spares; nobody makes any more.
+    pub fn close(&self) {
+        self.shared.over.cancel();
     }
 
     async fn keep(&self, means: &Filling) {
         let Some(shelf) = self.shared.shelves.get(&means.target.id) else { return };
         loop {
-            drop(shelf.spares().expire(Instant::now()));
-            while shelf.spares().lacks(Instant::now()) {
-                let Some(spare) = means.make().await else { break };
-                shelf.spares().put(Instant::now(), spare);
-            }
+            self.tidy(shelf, means);
+            self.make(shelf, means).await;
             // A spare that is wanted at once, or a look for what has grown old.
-            let _ = timeout(LOOK, shelf.wanted.notified()).await;
+            let chance: f64 = rand::random();
+            let _ = timeout(LOOK.mul_f64(1.0 + JITTER * (2.0 * chance - 1.0)), shelf.wanted.notified()).await;
         }
     }
 
-    fn count(&self, count: &AtomicU64, result: &'static str) {
-        count.fetch_add(1, Relaxed);
-        self.shared.telemetry.metrics().pool_asked(result);
+    /// Throws away what nobody should get.
+    fn tidy(&self, shelf: &Shelf, means: &Filling) {
+        let old = shelf.spares().expire(Instant::now(), means.room());
+        let gone = shelf.spares().sift(|spare| spare.stream.is_quiet());
+        old.iter().for_each(|_| self.tell(shelf, "expired", None));
+        gone.iter().for_each(|_| self.stale(shelf));
+    }
+
+    /// Makes what is lacking, until one cannot be had.
+    async fn make(&self, shelf: &Shelf, means: &Filling) {
+        loop {
+            let lacking = shelf.spares().lacking(Instant::now(), means.room()).min(AT_ONCE);
+            let made = join_all((0..lacking).map(|_| means.make())).await;
+            let (mut all, mut counted) = (lacking > 0, None);
+            for made in made {
+                match made {
+                    Made::Spare(spare) => {
+                        shelf.spares().put(Instant::now(), *spare, rand::random());
+                        self.tell(shelf, "made", None);
+                        continue;
+                    }
+                    Made::Failed { trouble, permit } => {
+                        self.tell(shelf, "failed", Some(&trouble));
+                        counted = counted.or(permit);
+                    }
+                    Made::NotNow => {}
+                }
+                all = false;
+            }
+            // What failed together failed once: nobody but us wanted them at the same time.
+            counted.into_iter().for_each(CircuitPermit::failure);
+            if !all {
+                return;
+            }
+        }
+    }
+
+    fn stale(&self, shelf: &Shelf) {
+        shelf.counts.stale.fetch_add(1, Relaxed);
+        self.shared.telemetry.metrics().pool_asked("stale");
+        self.tell(shelf, "stale", None);
+    }
+
+    fn tell(&self, shelf: &Shelf, what: &'static str, trouble: Option<&Trouble>) {
+        let trouble = trouble.map(|trouble| (trouble.kind, trouble.text.as_str()));
+        self.shared.telemetry.emit(events::UpstreamSpare { target: &shelf.label, what, trouble });
     }
 }
 
@@ -170,27 +223,47 @@ struct Filling {
     dialer: Dialer,
     breaker: Breaker,
     health: Health,
+    loads: Loads,
+}
+
+/// What came of making one.
+enum Made {
+    Spare(Box<Connected>),
+    Failed {
+        trouble: Trouble,
+        /// Where the breaker counts that.
+        permit: Option<CircuitPermit>,
+    },
+    /// The target is not well, or its circuit is anything but closed.
+    NotNow,
 }
 
 impl Filling {
-    /// Another spare; none where the target is not well, or its circuit is anything but closed, or it cannot be had.
-    async fn make(&self) -> Option<Connected> {
+    /// How many spares there may be, so that with the sessions there they are no more than the target takes.
+    fn room(&self) -> usize {
+        self.loads.room(self.target.id)
+    }
+
+    /// Whether there is a handshake before anybody wants something. RTSP has none.
+    fn speaks(&self) -> bool {
+        self.target.family() == Family::Rtmp
+    }
+
+    async fn make(&self) -> Made {
         let id = self.target.id;
         if self.health.fitness(id, Instant::now()) != Fitness::Healthy {
-            return None;
+            return Made::NotNow;
         }
-        let permit = self.breaker.pass(id)?;
+        let Some(permit) = self.breaker.pass(id) else { return Made::NotNow };
         match self.dial().await {
             Ok(spare) => {
-                self.health.dialled(id, Ok(Depth::Speech));
-                Some(spare)
+                let depth = if self.speaks() { Depth::Speech } else { Depth::Connection };
+                self.health.dialled(id, Ok(depth));
+                Made::Spare(Box::new(spare))
             }
             Err((trouble, counts)) => {
-                self.health.dialled(id, Err(trouble));
-                if counts {
-                    permit.failure();
-                }
-                None
+                self.health.dialled(id, Err(trouble.clone()));
+                Made::Failed { trouble, permit: Some(permit).filter(|_| counts) }
             }
         }
     }
@@ -199,24 +272,16 @@ impl Filling {
     async fn dial(&self) -> Result<Connected, (Trouble, bool)> {
         let dialled = self.dialer.connect_unqueued(&self.target).await;
         let mut spare = dialled.map_err(|error| (Trouble::new(error.kind(), &error), error.counts()))?;
-        let said = match self.target.family() {
-            Family::Rtmp => {
-                let patience = self.dialer.dial_timeout().saturating_sub(spare.spent());
-                let shaken = timeout(patience, check::shake(&mut spare.stream)).await;
-                let late = || Trouble::new("handshake_timeout", "no answer to the RTMP handshake within dial_timeout");
-                shaken.unwrap_or_else(|_| Err(late())).map_err(|trouble| (trouble, true))?
-            }
-            Family::Rtsp => Vec::new(),
-        };
+        let mut said = Vec::new();
+        if self.speaks() {
+            let patience = self.dialer.dial_timeout().saturating_sub(spare.spent());
+            let shaken = timeout(patience, check::shake(&mut spare.stream)).await;
+            let late = || Trouble::new("handshake_timeout", "no answer to the RTMP handshake within dial_timeout");
+            said = shaken.unwrap_or_else(|_| Err(late())).map_err(|trouble| (trouble, true))?;
+        }
         // What it took is no part of anybody's dial.
         Ok(Connected { took: Duration::ZERO, tls_took: None, spare: Some(said), ..spare })
     }
-}
-
-/// Whether the connection is there and nothing has come over it: whoever waits for us to speak has nothing to say but that it goes.
-fn is_quiet(stream: &Stream) -> bool {
-    let peeked = SockRef::from(stream.tcp()).peek(&mut [MaybeUninit::uninit()]);
-    matches!(peeked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
 #[cfg(test)]

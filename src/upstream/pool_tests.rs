@@ -48,10 +48,16 @@ struct House {
     breaker: Breaker,
     health: Health,
     arbiter: Arbiter,
+    loads: Loads,
     filling: Option<DropGuard>,
 }
 
 fn house(address: SocketAddr, settings: Settings) -> House {
+    house_with(address, settings, None)
+}
+
+/// `most`: sessions there may be.
+fn house_with(address: SocketAddr, settings: Settings, most: Option<u32>) -> House {
     let target = Target::parse(ID, &format!("rtmp://{address}/live")).expect("a URL");
     let targets = vec![Arc::new(target)];
     let circuit = CircuitBreaker { max_failures: 1, reset_timeout: Duration::from_secs(60), success_threshold: 1 };
@@ -63,9 +69,10 @@ fn house(address: SocketAddr, settings: Settings) -> House {
     let health = Health::new(&targets, Rules { rise: 1, fall: 1 }, telemetry.clone(), None);
     let allowed = vec!["127.0.0.0/8".parse().expect("a network")];
     let dialer = Dialer::new(DialSettings { allowed, ..DialSettings::default() });
-    let (pool, arbiter) = (Pool::new(Some(settings), &targets, telemetry), Arbiter::new());
-    let filling = pool.fill(&targets, &dialer, &breaker, &health, &arbiter.handle());
-    House { pool, breaker, health, arbiter, filling }
+    let loads = Loads::new([(ID, "x", most)], telemetry.clone(), None);
+    let (pool, arbiter) = (Pool::new([(&targets[0], Some(settings))], telemetry, None), Arbiter::new());
+    let filling = Some(pool.fill(&targets, &dialer, &breaker, &health, &loads, &arbiter.handle()));
+    House { pool, breaker, health, arbiter, loads, filling }
 }
 
 impl House {
@@ -174,19 +181,77 @@ async fn a_failure_to_make_one_counts_like_a_dial() {
 }
 
 #[actix::test]
-async fn what_is_left_is_closed_with_the_filling() {
+async fn those_that_end_while_nobody_wants_them_are_replaced() {
     let (address, mut connections) = origin(b"").await;
-    let mut house = house(address, ONE);
+    let house = house(address, Settings { min_idle: 2, ..ONE });
+    house.idle(2).await;
+    drop([connections.recv().await, connections.recv().await]);
+    let _next = [connections.recv().await.expect("another"), connections.recv().await.expect("another")];
+    house.idle(2).await;
+    let PoolView { hits, misses, stale, .. } = house.view();
+    assert_eq!((hits, misses, stale), (0, 0, 2));
+}
+
+#[actix::test]
+async fn an_old_one_is_closed_and_another_takes_its_place() {
+    let (address, mut connections) = origin(b"").await;
+    let house = house(address, Settings { max_idle_time: Duration::from_millis(50), ..ONE });
+    let mut first = connections.recv().await.expect("the first");
+    let _second = timeout(SOON, connections.recv()).await.expect("in time").expect("the second");
+    assert_eq!(timeout(SOON, first.read(&mut [0; 8])).await.expect("in time").expect("an end"), 0);
+    assert_eq!(house.view().stale, 0, "nobody wanted it, and it was well");
+}
+
+#[actix::test]
+async fn with_the_sessions_there_are_no_more_than_the_target_takes() {
+    let (address, mut connections) = origin(b"").await;
+    let house = house_with(address, Settings { min_idle: 3, ..ONE }, Some(3));
+    house.idle(3).await;
+    let _load = house.loads.take(ID).expect("a place");
+    house.idle(2).await;
+    let spare = house.pool.take(ID).expect("one of them");
+    let _more = house.loads.take(ID).expect("a place");
     house.idle(1).await;
-    drop(house.filling.take());
-    let mut theirs = connections.recv().await.expect("the other side");
-    assert_eq!(theirs.read(&mut [0; 8]).await.expect("an end"), 0);
-    house.idle(0).await;
+    let mut theirs = Vec::new();
+    while let Ok(line) = connections.try_recv() {
+        theirs.push(line);
+    }
+    assert_eq!(theirs.len(), 3, "the one that was taken counts as the session");
+    drop(spare);
+}
+
+#[actix::test]
+async fn what_is_left_is_closed_with_the_filling() {
+    for dropped in [true, false] {
+        let (address, mut connections) = origin(b"").await;
+        let mut house = house(address, ONE);
+        house.idle(1).await;
+        if dropped {
+            drop(house.filling.take());
+        } else {
+            house.pool.close();
+        }
+        let mut theirs = connections.recv().await.expect("the other side");
+        assert_eq!(theirs.read(&mut [0; 8]).await.expect("an end"), 0);
+        house.idle(0).await;
+        assert!(house.pool.take(ID).is_none() && connections.try_recv().is_err());
+    }
 }
 
 #[test]
 fn a_pool_that_is_off_counts_nothing() {
     let target = Arc::new(Target::parse(ID, "rtmp://a").expect("a URL"));
-    let pool = Pool::new(None, &[target], Telemetry::silent());
+    let pool = Pool::new([(&target, None)], Telemetry::silent(), None);
     assert!(pool.take(ID).is_none() && pool.view(ID).is_none());
+}
+
+#[test]
+fn counts_go_on_in_the_next_pool() {
+    let target = Arc::new(Target::parse(ID, "rtmp://a").expect("a URL"));
+    let pool = |before| Pool::new([(&target, Some(ONE))], Telemetry::silent(), before);
+    let first = pool(None);
+    assert!(first.take(ID).is_none());
+    let next = pool(Some(&first));
+    assert!(next.take(ID).is_none());
+    assert_eq!(next.view(ID).map(|view| view.misses), Some(2));
 }

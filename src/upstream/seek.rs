@@ -182,7 +182,7 @@ impl Seek {
         self.walk.failed(Instant::now(), rand::random());
     }
 
-    /// The last [`Link`] was a spare connection that ended before the upstream had said anything on it: its permit is to be dropped,
+    /// The last [`Link`] was a spare connection that ended or was silent before the upstream had said anything on it: its permit is to be dropped,
     /// and the same target is dialled anew. Uses no attempt.
     pub fn stale(&mut self, target: TargetId) {
         self.anew = true;

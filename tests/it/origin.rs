@@ -180,9 +180,8 @@ impl Origin {
 
     /// The connection on which this stream is played.
     pub(crate) fn line_of_player(&self, stream: &str) -> Line {
-        let plays = |m: &Message| {
-            m.is("play") && m.command().is_some_and(|(_, _, args)| args.get(1).and_then(Amf::text) == Some(stream))
-        };
+        let plays =
+            |m: &Message| m.is("play") && m.command().is_some_and(|(_, _, args)| args.get(1).and_then(Amf::text) == Some(stream));
         self.line_that_heard(&format!("a player of {stream}"), plays)
     }
 

@@ -58,7 +58,8 @@ fn connections_that_ended_while_they_waited_are_noticed_before_a_client_is_there
 fn one_that_ends_as_its_client_begins_to_speak_is_no_refusal_and_the_origin_is_dialled_anew() {
     // Those of before any client close at its first word: as if they had ended in that moment.
     for deed in [Deed::Close, Deed::Reset] {
-        let origin = Origin::scripted(move |number| if number < 3 { Script::doing(At::Connect, deed) } else { Script::default() });
+        let origin =
+            Origin::scripted(move |number| if number < 3 { Script::doing(At::Connect, deed) } else { Script::default() });
         let more = json!({ "retry": { "enabled": false }, "circuit_breaker": { "max_failures": 1, "reset_timeout_sec": 60 } });
         let relay = Relay::with(&origin.url(""), pool(2, more));
         wait_idle(&relay, 2);
@@ -92,7 +93,8 @@ fn no_warm_connections_are_made_to_an_origin_that_is_not_well_until_it_is() {
     let origin = Origin::scripted(move |_| {
         if mood.load(std::sync::atomic::Ordering::SeqCst) { Script::doing(At::Handshake, Deed::Close) } else { Script::default() }
     });
-    let checks = json!({ "upstream_health_check": { "enabled": true, "interval_sec": 0.1, "timeout_sec": 1, "rise": 1, "fall": 1 } });
+    let checks =
+        json!({ "upstream_health_check": { "enabled": true, "interval_sec": 0.1, "timeout_sec": 1, "rise": 1, "fall": 1 } });
     let relay = Relay::with(&origin.url(""), pool(1, checks));
     wait_equal("its health", &json!("unhealthy"), || relay.status()["upstreams"][0]["health"]["state"].clone());
     assert_eq!(pool_of(&relay, "idle"), 0);

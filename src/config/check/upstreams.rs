@@ -3,7 +3,7 @@
 use ipnetwork::IpNetwork;
 
 use super::{Check, narrow, resolve, seconds, size};
-use crate::config::file::{File, HealthCheckSection, PoolSection, RawUpstream};
+use crate::config::file::{File, HealthCheckSection, PoolSection};
 use crate::config::routing::Routing;
 use crate::config::settings::{HealthCheck, Pool, ProxyProtocol, Route, Upstream};
 
@@ -22,23 +22,31 @@ impl Check<'_> {
                 "is missing: where should streams go? expected \"rtmp://host[:port][/app]\" here or in the variable UPSTREAM",
             );
         }
+        self.pools(file, &mut upstreams);
         (upstreams, routes)
     }
 
-    pub(super) fn pool(&mut self, section: &PoolSection, file: &File) -> Option<Pool> {
+    /// Spare connections: what is said of all, unless something is said of one.
+    fn pools(&mut self, file: &File, upstreams: &mut [Upstream]) {
+        let all = self.pool("pool", &file.pool);
+        for (at, upstream) in upstreams.iter_mut().enumerate() {
+            let own = file.upstreams.iter().flatten().nth(at).and_then(|raw| raw.pool.as_ref());
+            upstream.pool = own.map_or(all, |own| self.pool(&format!("upstreams[{at}].pool"), own));
+            if upstream.pool.is_some() && upstream.proxy_protocol != ProxyProtocol::Off {
+                let text = "does not go with `pool`: a spare connection has no client yet whom its header could name; expected \"off\", or \"pool\": {\"max_idle\": 0} for this upstream";
+                self.error(&format!("upstreams[{at}].proxy_protocol"), text);
+            }
+        }
+    }
+
+    fn pool(&mut self, path: &str, section: &PoolSection) -> Option<Pool> {
         let (min_idle, max_idle) = (size(section.min_idle), size(section.max_idle));
-        if min_idle > max_idle && self.intact(&["pool.min_idle", "pool.max_idle"]) {
+        let keys = [format!("{path}.min_idle"), format!("{path}.max_idle")];
+        if min_idle > max_idle && self.intact(&keys.each_ref().map(String::as_str)) {
             self.error(
-                "pool.min_idle",
+                &keys[0],
                 format!("found {min_idle}, more than max_idle ({max_idle}); expected max_idle to be as much at least"),
             );
-        }
-        let told = |upstream: &RawUpstream| upstream.proxy_protocol != ProxyProtocol::Off;
-        let told: Vec<usize> =
-            file.upstreams.iter().flatten().enumerate().filter(|(_, raw)| told(raw)).map(|(at, _)| at).collect();
-        for at in told.into_iter().filter(|_| max_idle > 0) {
-            let text = "does not go with `pool`: a spare connection has no client yet whom its header could name; expected \"off\", or pool.max_idle 0";
-            self.error(&format!("upstreams[{at}].proxy_protocol"), text);
         }
         (max_idle > 0).then_some(Pool { min_idle, max_idle, max_idle_time: section.max_idle_time.0 })
     }

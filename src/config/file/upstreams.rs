@@ -35,6 +35,10 @@ pub(in crate::config) struct RawUpstream {
     /// Whether its connections begin with a PROXY header that says whose they are, in version 1 (text) or 2 (binary). It must expect one.
     #[serde(default)]
     pub(in crate::config) proxy_protocol: ProxyProtocol,
+    /// As `pool`, for this upstream alone. Left out: that one applies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PoolSection")]
+    pub(in crate::config) pool: Option<PoolSection>,
 }
 
 fn one() -> u64 {
@@ -141,14 +145,14 @@ pub(in crate::config) struct PoolSection {
     /// The most that are kept where many clients come; as many as came in the last ten seconds. 0: no spare connections.
     #[schemars(range(max = 1000))]
     pub(in crate::config) max_idle: u64,
-    /// A spare connection that nobody took in this time is replaced. Shorter than the upstream waits for a client that says nothing.
+    /// A spare connection that nobody took in this time is replaced, some a little earlier. Shorter than the upstream waits for a client that says nothing.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "10m"))]
     pub(in crate::config) max_idle_time: Span,
 }
 
 impl Default for PoolSection {
     fn default() -> Self {
-        Self { min_idle: 0, max_idle: 0, max_idle_time: Span::secs(20) }
+        Self { min_idle: 0, max_idle: 0, max_idle_time: Span::secs(8) }
     }
 }
 

@@ -79,6 +79,24 @@ impl Event for UpstreamConnected<'_> {
     }
 }
 
+/// What became of a spare connection that nobody has used yet.
+#[derive(Debug)]
+pub struct UpstreamSpare<'a> {
+    /// Label of the target.
+    pub target: &'a str,
+    /// `made`, `failed` to be made, `stale` or `expired`.
+    pub what: &'static str,
+    /// Why it could not be made: a kind, and words without secrets.
+    pub trouble: Option<(&'static str, &'a str)>,
+}
+
+impl Event for UpstreamSpare<'_> {
+    fn emit(self, _: &Telemetry) {
+        let (kind, error) = self.trouble.unzip();
+        tracing::debug!(event = "upstream_spare", upstream = self.target, what = self.what, kind, error, "a spare connection");
+    }
+}
+
 /// An upstream went away while it relayed.
 pub struct UpstreamLost<'a> {
     /// The session.
