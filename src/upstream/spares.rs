@@ -124,12 +124,18 @@ mod tests {
         let now = Instant::now();
         let mut spares = Spares::new(SETTINGS);
         assert_eq!(fill(&mut spares, now, ANY), 2, "at least so many");
-        (0..3).for_each(|_| { taken(&mut spares, now); });
+        (0..3).for_each(|_| {
+            taken(&mut spares, now);
+        });
         assert_eq!((spares.idle(), fill(&mut spares, now, ANY)), (0, 3));
-        (0..9).for_each(|_| { taken(&mut spares, now); });
+        (0..9).for_each(|_| {
+            taken(&mut spares, now);
+        });
         assert_eq!(fill(&mut spares, now, ANY), 4, "at most so many");
         let later = now + WINDOW;
-        (0..3).for_each(|_| { taken(&mut spares, later); });
+        (0..3).for_each(|_| {
+            taken(&mut spares, later);
+        });
         assert_eq!(fill(&mut spares, later, ANY), 2, "three were wanted, one was left");
     }
 
