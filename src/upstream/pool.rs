@@ -25,6 +25,8 @@ use crate::telemetry::{Telemetry, events};
 
 /// How often one looks whether spares are lacking, too old or gone, where nobody has taken one.
 const LOOK: Duration = Duration::from_secs(1);
+/// When one looks again after none could be had; each time in vain doubles it, up to [`LOOK`].
+const AGAIN: Duration = Duration::from_millis(20);
 /// How far chance moves that, as a part of it: those who lost the same origin shall not come back to it together.
 const JITTER: f64 = 0.25;
 /// Spares that are being made for one target at the same time.
@@ -153,12 +155,14 @@ impl Pool {
 
     async fn keep(&self, means: &Filling) {
         let Some(shelf) = self.shared.shelves.get(&means.target.id) else { return };
+        let mut again = AGAIN;
         loop {
             self.tidy(shelf, means);
-            self.make(shelf, means).await;
+            let pause;
+            (pause, again) = if self.make(shelf, means).await { (LOOK, AGAIN) } else { (again, LOOK.min(again * 2)) };
             // A spare that is wanted at once, or a look for what has grown old.
             let chance: f64 = rand::random();
-            let _ = timeout(LOOK.mul_f64(1.0 + JITTER * (2.0 * chance - 1.0)), shelf.wanted.notified()).await;
+            let _ = timeout(pause.mul_f64(1.0 + JITTER * (2.0 * chance - 1.0)), shelf.wanted.notified()).await;
         }
     }
 
@@ -170,12 +174,15 @@ impl Pool {
         gone.iter().for_each(|_| self.stale(shelf));
     }
 
-    /// Makes what is lacking, until one cannot be had.
-    async fn make(&self, shelf: &Shelf, means: &Filling) {
+    /// Makes what is lacking; false: one could not be had.
+    async fn make(&self, shelf: &Shelf, means: &Filling) -> bool {
         loop {
             let lacking = shelf.spares().lacking(Instant::now(), means.room()).min(AT_ONCE);
+            if lacking == 0 {
+                return true;
+            }
             let made = join_all((0..lacking).map(|_| means.make())).await;
-            let (mut all, mut counted) = (lacking > 0, None);
+            let (mut all, mut counted) = (true, None);
             for made in made {
                 match made {
                     Made::Spare(spare) => {
@@ -194,7 +201,7 @@ impl Pool {
             // What failed together failed once: nobody but us wanted them at the same time.
             counted.into_iter().for_each(CircuitPermit::failure);
             if !all {
-                return;
+                return false;
             }
         }
     }
@@ -238,6 +245,15 @@ enum Made {
     NotNow,
 }
 
+/// Why one could not be made.
+struct Failure {
+    trouble: Trouble,
+    /// The breaker counts it.
+    counts: bool,
+    /// It says something of the target.
+    is_theirs: bool,
+}
+
 impl Filling {
     /// How many spares there may be, so that with the sessions there they are no more than the target takes.
     fn room(&self) -> usize {
@@ -261,23 +277,29 @@ impl Filling {
                 self.health.dialled(id, Ok(depth));
                 Made::Spare(Box::new(spare))
             }
-            Err((trouble, counts)) => {
-                self.health.dialled(id, Err(trouble.clone()));
+            Err(Failure { trouble, counts, is_theirs }) => {
+                if is_theirs {
+                    self.health.dialled(id, Err(trouble.clone()));
+                }
                 Made::Failed { trouble, permit: Some(permit).filter(|_| counts) }
             }
         }
     }
 
-    /// A connection past its handshake, or why not, and whether the breaker counts that.
-    async fn dial(&self) -> Result<Connected, (Trouble, bool)> {
+    /// A connection past its handshake.
+    async fn dial(&self) -> Result<Connected, Failure> {
         let dialled = self.dialer.connect_unqueued(&self.target).await;
-        let mut spare = dialled.map_err(|error| (Trouble::new(error.kind(), &error), error.counts()))?;
+        let mut spare = dialled.map_err(|error| {
+            let (counts, may_retry) = (error.counts(), error.may_retry());
+            Failure { trouble: Trouble::new(error.kind(), &error), counts, is_theirs: counts || !may_retry }
+        })?;
         let mut said = Vec::new();
         if self.speaks() {
             let patience = self.dialer.dial_timeout().saturating_sub(spare.spent());
             let shaken = timeout(patience, check::shake(&mut spare.stream)).await;
             let late = || Trouble::new("handshake_timeout", "no answer to the RTMP handshake within dial_timeout");
-            said = shaken.unwrap_or_else(|_| Err(late())).map_err(|trouble| (trouble, true))?;
+            said =
+                shaken.unwrap_or_else(|_| Err(late())).map_err(|trouble| Failure { trouble, counts: true, is_theirs: true })?;
         }
         // What it took is no part of anybody's dial.
         Ok(Connected { took: Duration::ZERO, tls_took: None, spare: Some(said), ..spare })

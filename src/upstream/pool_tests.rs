@@ -53,11 +53,11 @@ struct House {
 }
 
 fn house(address: SocketAddr, settings: Settings) -> House {
-    house_with(address, settings, None)
+    house_with(address, settings, None, "127.0.0.0/8")
 }
 
-/// `most`: sessions there may be.
-fn house_with(address: SocketAddr, settings: Settings, most: Option<u32>) -> House {
+/// `most`: sessions there may be. `allowed`: the network that may be dialled.
+fn house_with(address: SocketAddr, settings: Settings, most: Option<u32>, allowed: &str) -> House {
     let target = Target::parse(ID, &format!("rtmp://{address}/live")).expect("a URL");
     let targets = vec![Arc::new(target)];
     let circuit = CircuitBreaker { max_failures: 1, reset_timeout: Duration::from_secs(60), success_threshold: 1 };
@@ -67,7 +67,7 @@ fn house_with(address: SocketAddr, settings: Settings, most: Option<u32>) -> Hou
     let breaker = Breaker::new(actor).with(passages);
     let telemetry = Telemetry::silent();
     let health = Health::new(&targets, Rules { rise: 1, fall: 1 }, telemetry.clone(), None);
-    let allowed = vec!["127.0.0.0/8".parse().expect("a network")];
+    let allowed = vec![allowed.parse().expect("a network")];
     let dialer = Dialer::new(DialSettings { allowed, ..DialSettings::default() });
     let loads = Loads::new([(ID, "x", most)], telemetry.clone(), None);
     let (pool, arbiter) = (Pool::new([(&targets[0], Some(settings))], telemetry, None), Arbiter::new());
@@ -205,7 +205,7 @@ async fn an_old_one_is_closed_and_another_takes_its_place() {
 #[actix::test]
 async fn with_the_sessions_there_are_no_more_than_the_target_takes() {
     let (address, mut connections) = origin(b"").await;
-    let house = house_with(address, Settings { min_idle: 3, ..ONE }, Some(3));
+    let house = house_with(address, Settings { min_idle: 3, ..ONE }, Some(3), "127.0.0.0/8");
     house.idle(3).await;
     let _load = house.loads.take(ID).expect("a place");
     house.idle(2).await;
@@ -218,6 +218,19 @@ async fn with_the_sessions_there_are_no_more_than_the_target_takes() {
     }
     assert_eq!(theirs.len(), 3, "the one that was taken counts as the session");
     drop(spare);
+}
+
+#[actix::test]
+async fn an_address_that_must_not_be_dialled_is_not() {
+    let (address, mut connections) = origin(b"").await;
+    let house = house_with(address, ONE, None, "10.0.0.0/8");
+    let deadline = Instant::now() + SOON;
+    while house.health.views()[0].state != "unhealthy" {
+        assert!(Instant::now() < deadline, "nobody has tried");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(house.pool.take(ID).is_none() && connections.try_recv().is_err());
+    assert!(house.breaker.permit(ID).await.is_ok(), "it is no fault of the target");
 }
 
 #[actix::test]
