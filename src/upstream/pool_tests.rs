@@ -209,8 +209,8 @@ async fn with_the_sessions_there_are_no_more_than_the_target_takes() {
     house.idle(3).await;
     let _load = house.loads.take(ID).expect("a place");
     house.idle(2).await;
-    let spare = house.pool.take(ID).expect("one of them");
     let _more = house.loads.take(ID).expect("a place");
+    let spare = house.pool.take(ID).expect("one of them");
     house.idle(1).await;
     let mut theirs = Vec::new();
     while let Ok(line) = connections.try_recv() {

@@ -127,7 +127,7 @@ fn an_origin_that_dies_takes_its_warm_connections_along_and_gets_new_ones_when_i
     let address = origin.address;
     drop(origin);
     wait_idle(&relay, 0);
-    assert_eq!(pool_of(&relay, "stale"), 2);
+    wait_equal("stale ones", &2, || pool_of(&relay, "stale"));
     let listener = wait_for("the port is free", || TcpListener::bind(address).ok());
     let _back = Origin::over(listener, |_| Script::default());
     wait_idle(&relay, 2);
