@@ -16,6 +16,7 @@ pub mod health;
 pub mod live;
 pub mod load;
 pub mod passage;
+pub mod pool;
 mod private;
 pub mod probe;
 mod race;
@@ -26,6 +27,7 @@ mod router;
 pub mod seek;
 pub mod select;
 mod self_check;
+mod spares;
 pub mod target;
 mod template;
 pub mod url;
@@ -41,6 +43,7 @@ pub use dial::{Connected, DialError, DialSettings, Dialer};
 pub use health::{DialPermit, Health};
 pub use live::{Live, Publication};
 pub use load::{Load, Loads};
+pub use pool::{Pool, PoolView};
 pub use private::{judge_private, privacy};
 pub use probe::{Reachability, Verdict};
 pub use retry::{Attempts, GiveUp, Next};
@@ -54,6 +57,9 @@ pub use userinfo::Userinfo;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use actix::ArbiterHandle;
+use tokio_util::sync::DropGuard;
 
 use crate::config::Config;
 use crate::telemetry::Telemetry;
@@ -115,13 +121,25 @@ pub fn means(
     before: Option<&Means>,
 ) -> Result<Means, ClientError> {
     let settings = DialSettings { private: private::clients(config, targets)?, ..DialSettings::of(config, own) };
-    let dialer = Dialer::new(settings);
+    let dialer = before.map_or_else(|| Dialer::new(settings.clone()), |before| before.dialer.changed(settings.clone()));
     let rules = config.health_check.map_or(Rules { rise: 1, fall: 1 }, |check| Rules { rise: check.rise, fall: check.fall });
     let health = Health::new(targets, rules, telemetry.clone(), before.map(|before| &before.health));
+    if config.health_check.is_none() {
+        health.forget_checks();
+    }
     let most = config.upstreams.iter().map(|upstream| upstream.max_connections);
     let loads = targets.iter().zip(most).map(|(target, most)| (target.id, target.label.as_str(), most));
-    let loads = Loads::new(loads, telemetry, before.map(|before| &before.loads));
-    Ok(Means { dialer, breaker, health, loads, retry: config.retry })
+    let loads = Loads::new(loads, telemetry.clone(), before.map(|before| &before.loads));
+    let pools = config.upstreams.iter().map(|upstream| upstream.pool);
+    let pool = Pool::new(targets.iter().zip(pools), telemetry, before.map(|before| &before.pool));
+    Ok(Means { dialer, breaker, health, loads, pool, retry: config.retry })
+}
+
+/// Keeps spare connections where they are wanted until what it returns is dropped. They are made on `arbiter`.
+#[must_use = "the spares end with it"]
+pub fn spares(targets: &[Arc<Target>], means: &Means, arbiter: &ArbiterHandle) -> DropGuard {
+    let Means { dialer, breaker, health, loads, pool, .. } = means;
+    pool.fill(targets, dialer, breaker, health, loads, arbiter)
 }
 
 /// Whether an upstream can be reached, for /ready. Probes where no checks find out.
@@ -149,12 +167,14 @@ pub struct UpstreamView {
     pub tls: &'static str,
     /// How it is.
     pub health: VitalView,
+    /// Its spare connections; none where there are none.
+    pub pool: Option<PoolView>,
 }
 
 /// The upstreams in their order, as they are each time the answer is called.
 pub fn views(config: &Config, targets: &[Arc<Target>], means: &Means) -> Arc<dyn Fn() -> Vec<UpstreamView> + Send + Sync> {
     let known: Vec<_> = targets.iter().cloned().zip(config.upstreams.clone()).collect();
-    let (health, loads) = (means.health.clone(), means.loads.clone());
+    let (health, loads, pool) = (means.health.clone(), means.loads.clone(), means.pool.clone());
     Arc::new(move || {
         let view = |((target, upstream), health): (&(Arc<Target>, crate::config::Upstream), VitalView)| UpstreamView {
             target: target.label.clone(),
@@ -164,6 +184,7 @@ pub fn views(config: &Config, targets: &[Arc<Target>], means: &Means) -> Arc<dyn
             sessions: loads.of(target.id),
             max_connections: upstream.max_connections,
             tls: privacy(target, upstream),
+            pool: pool.view(target.id),
             health,
         };
         known.iter().zip(health.views()).map(view).collect()
@@ -181,6 +202,9 @@ pub fn judge_literal(url: &str, allowed: &[IpNetwork]) -> Result<(), UpstreamPro
         url::Host::Name(_) => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod simulation_tests;
 
 #[cfg(test)]
 mod tests {

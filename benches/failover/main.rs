@@ -5,6 +5,8 @@
 //! from the kill to the first frame that the other origin receives of it; frames are numbered, so that those that were lost are
 //! counted.
 //!
+//! Behind that: how soon is a publisher accepted, with warm connections and without?
+//!
 //! `cargo bench --bench failover -- [--streams N] [--tries N] [--group MS]`
 
 #![allow(
@@ -16,6 +18,7 @@
 
 mod origin;
 mod publisher;
+mod warm;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -52,6 +55,7 @@ fn main() {
     let streams = usize::try_from(number("--streams", 50)).expect("a number of streams");
     let tries = usize::try_from(number("--tries", 20)).expect("a number of tries");
     measure(Options { streams, tries, group: number("--group", 1000) });
+    warm::measure(tries);
 }
 
 /// An origin in a process of its own.
@@ -101,15 +105,19 @@ struct Relay {
 
 impl Relay {
     fn start(origins: &[Origin], streams: usize) -> Self {
-        let dir = tempfile::tempdir().expect("a directory for the configuration");
-        let file = dir.path().join("config.json");
         let upstreams: Vec<_> = origins.iter().map(|o| serde_json::json!({ "url": format!("rtmp://{}", o.address) })).collect();
-        let config = serde_json::json!({
+        Self::of(&serde_json::json!({
             "listen_addr": "127.0.0.1:0", "http_addr": "", "upstreams": upstreams, "upstream_strategy": "failover",
             "security": { "upstream_allowed_networks": ["127.0.0.0/8"] },
             "connection_limit": { "max_total_connections": streams + 10 },
             "log": { "level": "info" },
-        });
+        }))
+    }
+
+    /// With this configuration.
+    fn of(config: &serde_json::Value) -> Self {
+        let dir = tempfile::tempdir().expect("a directory for the configuration");
+        let file = dir.path().join("config.json");
         std::fs::write(&file, config.to_string()).expect("a fresh directory takes a file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
         let mut child = command.arg(&file).env_clear().stderr(Stdio::piped()).spawn().expect("the relay starts");
@@ -181,17 +189,10 @@ fn collect(told: &mpsc::Receiver<First>, streams: usize, patience: Duration) -> 
 }
 
 fn report(gaps: &mut [Duration], lost: &mut [Duration], missing: usize, streams: &[Stream], group: u64) {
-    gaps.sort();
-    lost.sort();
-    let at = |list: &[Duration], part: f64| {
-        let last = list.len().saturating_sub(1);
-        list.get((last as f64 * part) as usize).map_or(f64::NAN, |d| d.as_secs_f64() * 1000.0)
-    };
     println!("| | p50, ms | p90 | p99 | longest |");
     println!("|---|---|---|---|---|");
-    for (name, list) in [("until the other origin receives a frame", &*gaps), ("stream lost", &*lost)] {
-        println!("| {name} | {:.0} | {:.0} | {:.0} | {:.0} |", at(list, 0.5), at(list, 0.9), at(list, 0.99), at(list, 1.0));
-    }
+    row("until the other origin receives a frame", gaps);
+    row("stream lost", lost);
     let aim = Duration::from_millis(group + 250);
     let within = gaps.iter().filter(|gap| **gap <= aim).count();
     let disconnected = streams.iter().filter(|stream| stream.ended.load(Relaxed)).count();
@@ -199,6 +200,16 @@ fn report(gaps: &mut [Duration], lost: &mut [Duration], missing: usize, streams:
         "{within} of {} within a group and 250 ms; {missing} never came; {disconnected} publishers were disconnected",
         gaps.len() + missing
     );
+}
+
+/// A line of a table.
+pub(crate) fn row(name: &str, list: &mut [Duration]) {
+    list.sort();
+    let at = |part: f64| {
+        let last = list.len().saturating_sub(1);
+        list.get((last as f64 * part) as usize).map_or(f64::NAN, |d| d.as_secs_f64() * 1000.0)
+    };
+    println!("| {name} | {:.1} | {:.1} | {:.1} | {:.1} |", at(0.5), at(0.9), at(0.99), at(1.0));
 }
 
 /// Waits until somebody listens there.

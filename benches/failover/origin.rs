@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use relay::protocol::rtmp::chunk::{Message, Reader};
 use relay::protocol::rtmp::command::{self, kind};
 use relay::protocol::rtmp::server::{Progress, Request, ServerSession};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 /// Bytes in front of a frame's number.
 pub(crate) const FRONT: usize = 5;
@@ -44,14 +44,15 @@ pub(crate) fn run(address: SocketAddr) -> ! {
         println!("{}", listener.local_addr().expect("it is bound"));
         loop {
             if let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).expect("a socket takes no-delay");
                 tokio::spawn(async move { drop(serve(stream).await) });
             }
         }
     })
 }
 
-async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
+/// Serves one connection to its end.
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> std::io::Result<()> {
     let mut session = ServerSession::new(&mut |bytes| bytes.fill(7));
     let mut piece = vec![0; 64 * 1024];
     let request = loop {
@@ -64,9 +65,11 @@ async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
             let Request { stream_id, .. } = *request;
             session.send_command(5, stream_id, &command::on_status("status", "NetStream.Publish.Start", "Publishing."));
             stream.write_all(&session.take_output()).await?;
+            stream.flush().await?;
             break request;
         }
         stream.write_all(&session.take_output()).await?;
+        stream.flush().await?;
     };
     let name = String::from_utf8_lossy(&request.stream).into_owned();
     let number = name.trim_start_matches("cam").parse().unwrap_or(usize::MAX);

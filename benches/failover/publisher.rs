@@ -59,6 +59,21 @@ impl Publishers {
 
 async fn publish(relay: SocketAddr, number: usize, at: Instant, group: Duration, sent: &AtomicU32) -> std::io::Result<()> {
     tokio::time::sleep_until(at).await;
+    let (mut socket, writer) = begin(relay, number).await?;
+    let mut piece = [0; 4096];
+    let (mut from, to) = socket.split();
+    let heard = async {
+        while from.read(&mut piece).await? > 0 {}
+        Err(std::io::ErrorKind::UnexpectedEof.into())
+    };
+    tokio::select! {
+        end = heard => end,
+        end = send(to, writer, at, group, sent) => end,
+    }
+}
+
+/// Connects and publishes `camNUMBER`, up to Publish.Start.
+pub(crate) async fn begin(relay: SocketAddr, number: usize) -> std::io::Result<(TcpStream, Writer)> {
     let mut socket = TcpStream::from_std({
         let socket = crate::connect(relay);
         socket.set_nonblocking(true)?;
@@ -80,16 +95,7 @@ async fn publish(relay: SocketAddr, number: usize, at: Instant, group: Duration,
             Answer::Refused { description, .. } => return Err(std::io::Error::other(description)),
         }
     }
-    let writer = session.into_parts().writer;
-    let (mut from, to) = socket.split();
-    let heard = async {
-        while from.read(&mut piece).await? > 0 {}
-        Err(std::io::ErrorKind::UnexpectedEof.into())
-    };
-    tokio::select! {
-        end = heard => end,
-        end = send(to, writer, at, group, sent) => end,
-    }
+    Ok((socket, session.into_parts().writer))
 }
 
 async fn send(

@@ -22,6 +22,8 @@ impl Relay {
     pub async fn change(&self, config: &Config) -> anyhow::Result<usize> {
         let before = self.outfit.load_full();
         let new = Outfit::new(config, &self.staff, Some(&before))?;
+        // Together with the new ones they might be more than an upstream takes.
+        before.shared.router.means().pool.close();
         // So that /ready knows of new upstreams before anybody asks.
         new.reachability.check().await;
         self.tell_actors(&before, &new).await;

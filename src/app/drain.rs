@@ -41,6 +41,7 @@ impl Relay {
     pub async fn drain(&self, why: Leaving) {
         let config = self.outfit.load().config.clone();
         self.readiness.drain();
+        self.outfit.load().shared.router.means().pool.close();
         let (delay, patience) = (config.drain.delay, config.timeouts.shutdown);
         let (telemetry, active) = (&self.staff.telemetry, self.active().await);
         telemetry.emit(events::DrainStarted { active, delay, timeout: patience });

@@ -41,6 +41,7 @@ pub(super) struct Outfit {
     pub(super) reachability: Reachability,
     views: Arc<dyn Fn() -> Vec<UpstreamView> + Send + Sync>,
     _checks: Option<DropGuard>,
+    _spares: DropGuard,
 }
 
 impl Outfit {
@@ -60,6 +61,7 @@ impl Outfit {
         let views = upstream::views(config, &targets, &means);
         let check = |settings| upstream::watch(&targets, settings, &means.dialer, &means.health, &staff.control);
         let _checks = config.health_check.map(check);
+        let _spares = upstream::spares(&targets, &means, &staff.control);
         let shared = Arc::new(Shared {
             gate: gate(config, staff, old)?,
             router: Router::new(config, targets, means, router).context("routes")?,
@@ -73,7 +75,7 @@ impl Outfit {
             telemetry: staff.telemetry.clone(),
             sessions: old.map_or_else(|| Arc::new(AtomicU64::new(0)), |old| Arc::clone(&old.sessions)),
         });
-        Ok(Self { config: config.clone(), shared, reachability, views, _checks })
+        Ok(Self { config: config.clone(), shared, reachability, views, _checks, _spares })
     }
 
     /// The upstreams, in their order.

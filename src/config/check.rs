@@ -1,5 +1,7 @@
 //! Pure: is what the file says sound, taken together? Each key alone has been judged by `shape` before.
 
+mod upstreams;
+
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -9,9 +11,9 @@ use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use super::address::ListenAddr;
-use super::file::{CircuitBreakerSection, File, HealthCheckSection, LogSection, RateLimitSection, RetrySection, SecuritySection};
+use super::file::{CircuitBreakerSection, File, LogSection, RateLimitSection, RetrySection, SecuritySection};
 use super::finding::{Finding, Origin, place, quoted};
-use super::routing::{Routing, strategy};
+use super::routing::strategy;
 use super::scalar::Span;
 use super::settings::*;
 use super::tokens::{self, Placed};
@@ -200,23 +202,6 @@ impl Check<'_> {
         networks
     }
 
-    fn upstreams(&mut self, file: &File, allowed: &[IpNetwork]) -> (Vec<Upstream>, Vec<Route>) {
-        let (judge, intact) = (self.facts.judge, self.intact(&["upstream", "upstreams"]));
-        let Routing { mut upstreams, routes, errors, warnings } = Routing::judge(file, intact, |url| judge(url, allowed));
-        errors.into_iter().for_each(|(path, text)| self.error(&path, text));
-        warnings.into_iter().for_each(|(path, text)| self.warn(&path, text));
-        for file in upstreams.iter_mut().filter_map(|upstream| upstream.ca_file.as_mut()) {
-            *file = resolve(self.facts.base, self.facts.origin, "upstreams", &file.to_string_lossy());
-        }
-        if upstreams.is_empty() && file.upstreams.is_none() && intact {
-            self.error(
-                "upstream",
-                "is missing: where should streams go? expected \"rtmp://host[:port][/app]\" here or in the variable UPSTREAM",
-            );
-        }
-        (upstreams, routes)
-    }
-
     fn buffers(&mut self, file: &File) -> Buffers {
         let buffers = Buffers {
             read: size(file.read_buffer),
@@ -348,24 +333,6 @@ impl Check<'_> {
             self.warn("retry.total_timeout", text);
         }
         section.enabled.then_some(retry)
-    }
-
-    fn health_check(&mut self, section: &HealthCheckSection) -> Option<HealthCheck> {
-        let HealthCheckSection { enabled, interval_sec, timeout_sec, rise, fall, kind } = *section;
-        let times = ["upstream_health_check.interval_sec", "upstream_health_check.timeout_sec"];
-        if enabled && timeout_sec > interval_sec && self.intact(&times) {
-            let text = format!(
-                "found {timeout_sec}, longer than interval_sec ({interval_sec}): a silent upstream is checked less often"
-            );
-            self.warn("upstream_health_check.timeout_sec", text);
-        }
-        enabled.then(|| HealthCheck {
-            interval: seconds(interval_sec),
-            timeout: seconds(timeout_sec),
-            rise: narrow(rise),
-            fall: narrow(fall),
-            kind,
-        })
     }
 
     fn log(&mut self, section: LogSection) -> Log {

@@ -20,13 +20,15 @@ pub struct FdBudget {
 /// Judges `config` against the hard limit on open files (`None`: no limit). An error when not even one connection fits.
 pub fn fd_budget(config: &Config, hard_limit: Option<u64>) -> Result<FdBudget, Finding> {
     let wanted = config.connection_limit.max_total_connections;
+    let spares = config.upstreams.iter().filter_map(|upstream| upstream.pool).map(|pool| pool.max_idle as u64).sum::<u64>();
+    let reserve = RESERVE + spares;
     // A session has two sockets: the client's and the upstream's.
-    let needed = 2 * u64::from(wanted) + RESERVE;
+    let needed = 2 * u64::from(wanted) + reserve;
     let limit = hard_limit.unwrap_or(u64::MAX);
     if limit >= needed {
         return Ok(FdBudget { needed, connections: wanted, warning: None });
     }
-    let fits = u32::try_from(limit.saturating_sub(RESERVE) / 2).unwrap_or(u32::MAX);
+    let fits = u32::try_from(limit.saturating_sub(reserve) / 2).unwrap_or(u32::MAX);
     let at = "connection_limit.max_total_connections";
     let facts = format!("{wanted} connections need {needed} open files, and the limit (ulimit -Hn, LimitNOFILE=) is {limit}");
     if fits == 0 {

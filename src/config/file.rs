@@ -14,7 +14,7 @@ use super::secret::Hidden;
 use super::settings::{ForwardQuery, LogFormat, LogLevel, ProxyMode, StreamNames, Takeover, Tls};
 
 pub(super) use upstreams::{
-    DnsSection, HealthCheckSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream,
+    DnsSection, HealthCheckSection, PoolSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream,
 };
 
 pub(super) use operation::{DrainSection, ReloadSection};
@@ -112,6 +112,8 @@ pub(super) struct File {
     pub(super) upstream_health_check: HealthCheckSection,
     /// Names of upstreams.
     pub(super) dns: DnsSection,
+    /// Spare connections to upstreams.
+    pub(super) pool: PoolSection,
     /// When /ready answers 503.
     pub(super) ready: ReadySection,
     /// How a new configuration is taken.
@@ -161,6 +163,7 @@ impl Default for File {
             retry: RetrySection::default(),
             upstream_health_check: HealthCheckSection::default(),
             dns: DnsSection::default(),
+            pool: PoolSection::default(),
             ready: ReadySection::default(),
             reload: ReloadSection::default(),
             drain: DrainSection::default(),

@@ -79,6 +79,7 @@ impl Routing {
             ca_file: Some(raw.ca_file).filter(|path| !path.is_empty()).map(Into::into),
             insecure_skip_verify: raw.insecure_skip_verify,
             proxy_protocol: raw.proxy_protocol,
+            pool: None,
         });
     }
 
@@ -255,6 +256,7 @@ fn listed(file: &File) -> Vec<(String, RawUpstream)> {
         ca_file: String::new(),
         insecure_skip_verify: false,
         proxy_protocol: ProxyProtocol::Off,
+        pool: None,
     };
     let one = file.upstream.iter().map(|url| ("upstream".to_owned(), lone(url)));
     let several = file.upstreams.iter().flatten().enumerate();

@@ -1,8 +1,10 @@
 //! Tests of upstreams and routes as they are configured.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::config::{Env, Loaded, Problems, Strategy, parse};
+use crate::config::{Env, Loaded, Pool, Problems, Strategy, parse};
 
 fn read(json: &Value) -> Result<Loaded, Problems> {
     parse(&json.to_string(), &Env::empty(), &|_, _| Ok(()))
@@ -156,4 +158,27 @@ fn a_load_factor_below_one_is_refused() {
     let of = |factor: f64| read(&json!({ "upstream": "rtmp://a", "upstream_hash_load_factor": factor }));
     assert!(of(0.5).expect_err("below one").errors[0].text.contains("expected 0 for no bound, or 1 and more"));
     assert!(of(0.0).is_ok() && of(1.0).is_ok());
+}
+
+#[test]
+fn spare_connections_are_bounded_and_do_not_go_with_a_header_that_names_a_client() {
+    let of = |pool: Value| json!({ "upstream": "rtmp://a", "pool": pool });
+    let pools = |config: &Value| loaded(config).config.upstreams.iter().map(|upstream| upstream.pool).collect::<Vec<_>>();
+    assert_eq!(pools(&of(json!({ "min_idle": 0 }))), [None]);
+    let pool = Pool { min_idle: 1, max_idle: 3, max_idle_time: Duration::from_secs(5) };
+    assert_eq!(pools(&of(json!({ "min_idle": 1, "max_idle": 3, "max_idle_time": "5s" }))), [Some(pool)]);
+    assert!(error(&of(json!({ "min_idle": 2 }))).starts_with("pool.min_idle: found 2, more than max_idle (0)"));
+    let two = |first: Value, second: Value| {
+        let mut upstreams = [json!({ "url": "rtmp://a" }), json!({ "url": "rtmp://b", "proxy_protocol": "v2" })];
+        for (upstream, more) in upstreams.iter_mut().zip([first, second]) {
+            upstream.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        }
+        json!({ "upstreams": upstreams, "pool": { "max_idle": 1, "max_idle_time": "5s" } })
+    };
+    let told = error(&two(json!({}), json!({})));
+    assert!(told.starts_with("upstreams[1].proxy_protocol: does not go with `pool`"), "{told}");
+    let told = error(&two(json!({ "pool": { "min_idle": 9, "max_idle": 8 } }), json!({ "pool": {} })));
+    assert!(told.starts_with("upstreams[0].pool.min_idle: found 9, more than max_idle (8)"), "{told}");
+    let each = pools(&two(json!({ "pool": { "min_idle": 1, "max_idle": 3, "max_idle_time": "5s" } }), json!({ "pool": {} })));
+    assert_eq!(each, [Some(pool), None], "what is said of one counts, and off is off");
 }

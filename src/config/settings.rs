@@ -16,7 +16,7 @@ mod operation;
 mod upstreams;
 
 pub use operation::{Admin, Drain, Reload};
-pub use upstreams::{CheckKind, Dns, HealthCheck, Match, ProxyProtocol, Route, Strategy, Upstream};
+pub use upstreams::{CheckKind, Dns, HealthCheck, Match, Pool, ProxyProtocol, Route, Strategy, Upstream};
 
 /// The whole configuration. Two that are equal ask for the same behaviour; `Debug` prints no secret.
 #[derive(Debug, Clone, PartialEq)]

@@ -268,6 +268,8 @@ fn file_descriptors_bound_the_connections() {
     let text = tight.warning.unwrap().to_string();
     assert!(text.contains("need 2128 open files") && text.contains("is 1024; only 448"), "{text}");
     assert!(fd_budget(&config, Some(129)).is_err());
+    let spares = loaded(json!({ "pool": { "max_idle": 50 } })).config;
+    assert_eq!(fd_budget(&spares, None).unwrap().needed, 2178);
 }
 
 /// Every place of a secret holds one with "hush" in it.

@@ -17,7 +17,7 @@ use crate::admission::{Permit, RateLimiter, Refusal, Supervisor, Tally, rate_lim
 use crate::config::{CircuitBreaker, ConnectionLimit, RateLimit};
 use crate::telemetry::{MetricsCollector, SessionCell, SessionId, State, Telemetry, WorkerTraffic, collector, labels};
 use crate::upstream::vital::{Rules, Trouble, Vital};
-use crate::upstream::{DialError, NoRoute, TargetId, UpstreamBreaker, UpstreamView, breaker};
+use crate::upstream::{DialError, NoRoute, PoolView, TargetId, UpstreamBreaker, UpstreamView, breaker};
 
 const TARGET: &str = "rtmp://origin.example:1935/live";
 
@@ -102,6 +102,7 @@ fn upstream() -> UpstreamView {
         max_connections: Some(500),
         tls: "off",
         health: vital.view(Instant::now()),
+        pool: Some(PoolView::default()),
     }
 }
 

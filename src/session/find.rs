@@ -120,16 +120,17 @@ async fn find_once(place: &Place, asked: &Asked, lost: Option<TargetId>, ends: E
         report::connected(place, &target, &connected);
         let names = target.address(name, &shared.forward).map_err(|e| unaddressable(place, asked, &e.to_string()))?;
         let renamer = Renamer::new(request, names.clone(), granted.token_name.is_some());
-        match introduce(&mut connected.stream, request, &renamer, deadline).await {
+        match introduce(&mut connected, request, &renamer, deadline).await {
             Ok(introduction) => {
                 permit.success();
-                shared.telemetry.metrics().upstream_handshaken(introduction.handshake);
+                introduction.handshake.into_iter().for_each(|took| shared.telemetry.metrics().upstream_handshaken(took));
                 let introduction = Box::new(introduction);
                 let publishes = request.action == Action::Publish;
                 let publication = publishes.then(|| shared.router.publish(&asked.identity, target.id));
                 let visit = Visit { _load: load, _publication: publication };
                 return Ok(Found { target, connected, introduction, renamer, names, visit });
             }
+            Err(Failure::Stale) => seek.stale(target.id),
             Err(failure) => {
                 if let Some(not_found) = failed(place, request.action, &target, permit, failure, seek.made()) {
                     return Err(not_found);
@@ -190,6 +191,8 @@ fn failed(
             let outcome = Outcome::new(Side::Upstream, "upstream_refused", Status::Error).because(&code);
             Some(NotFound { code, text, outcome, why })
         }
+        // Told from the others before: the same upstream is dialled anew.
+        Failure::Stale => None,
         Failure::Broken { kind, text } => {
             permit.failure(kind, &text);
             report::dial_failed(place, target, kind, &text, attempt);

@@ -13,6 +13,7 @@ use crate::protocol::rtmp::client::{Answer, ClientParts, ClientSession};
 use crate::protocol::rtmp::replay::Renamer;
 use crate::protocol::rtmp::server::Request;
 use crate::tls::Stream;
+use crate::upstream::Connected;
 
 /// How long a play waits for the upstream's word before it is passed on without one: a player may wait for a stream to begin.
 const PLAY_GRACE: Duration = Duration::from_secs(1);
@@ -23,8 +24,8 @@ pub(super) struct Introduction {
     pub(super) forward: Vec<Message>,
     /// Its side of the switch.
     pub(super) parts: ClientParts,
-    /// What the RTMP handshake took.
-    pub(super) handshake: Duration,
+    /// What the RTMP handshake took; none where it was over already.
+    pub(super) handshake: Option<Duration>,
 }
 
 /// Why an upstream does not take the publish or play.
@@ -37,6 +38,8 @@ pub(super) enum Failure {
         /// Words for the client, in the client's names.
         text: String,
     },
+    /// The connection had been waiting for a client, and ended, or was silent, before the upstream had said anything on it.
+    Stale,
     /// It does not speak RTMP as it should, or not in time.
     Broken {
         /// One word of a bounded set.
@@ -48,20 +51,30 @@ pub(super) enum Failure {
 
 /// Says to the upstream what the client said, until it takes or refuses the publish or play.
 pub(super) async fn introduce(
-    stream: &mut Stream,
+    connected: &mut Connected,
     request: &Request,
     renamer: &Renamer,
     deadline: Instant,
 ) -> Result<Introduction, Failure> {
-    let mut session = ClientSession::new(renamer.replay(request), request.stream_id, &mut |bytes| rand::fill(bytes));
-    let (began, mut handshaken) = (Instant::now(), None);
-    let result = timeout_at(deadline.into(), talk(stream, &mut session, renamer, request.action, &mut handshaken)).await;
+    let (script, spare) = (renamer.replay(request), connected.spare.take());
+    let waited = spare.is_some();
+    let mut session = match spare {
+        Some(behind) => ClientSession::over(script, request.stream_id, behind),
+        None => ClientSession::new(script, request.stream_id, &mut |bytes| rand::fill(bytes)),
+    };
+    let began = Instant::now();
+    let mut talk = Talk { stream: &mut connected.stream, session: &mut session, heard: None, handshaken: None };
+    let result = timeout_at(deadline.into(), talk.through(renamer, request.action)).await;
+    let Talk { heard, handshaken, .. } = talk;
     match result {
         Ok(Ok(())) => {
             let forward = session.take_forward();
-            Ok(Introduction { forward, parts: session.into_parts(), handshake: handshaken.unwrap_or(began) - began })
+            let handshake = handshaken.filter(|_| !waited).map(|then| then - began);
+            Ok(Introduction { forward, parts: session.into_parts(), handshake })
         }
+        Ok(Err(Failure::Refused { code, .. })) if waited && code.is_empty() && heard.is_none() => Err(Failure::Stale),
         Ok(Err(failure)) => Err(failure),
+        Err(_) if waited && heard.is_none() => Err(Failure::Stale),
         Err(_) => {
             let stage = if session.handshaken() { "publish or play" } else { "the RTMP handshake" };
             let text = format!("no answer to {stage} within dial_timeout");
@@ -70,35 +83,42 @@ pub(super) async fn introduce(
     }
 }
 
-async fn talk(
-    stream: &mut Stream,
-    session: &mut ClientSession,
-    renamer: &Renamer,
-    action: Action,
-    handshaken: &mut Option<Instant>,
-) -> Result<(), Failure> {
-    loop {
-        if let Err(e) = say(stream, &session.take_output()).await {
-            return Err(lost(session, &e.to_string()));
-        }
-        let patience = if action == Action::Play && session.asked() { PLAY_GRACE } else { Duration::MAX };
-        let heard = timeout(patience, piece::read(stream, |bytes| session.handle_input(bytes))).await;
-        let Ok(heard) = heard else { return Ok(()) };
-        let answer = match heard {
-            Ok(None) => return Err(lost(session, "the upstream closed the connection")),
-            Ok(Some(answer)) => answer,
-            Err(e) => return Err(lost(session, &e.to_string())),
-        };
-        if session.handshaken() {
-            handshaken.get_or_insert_with(Instant::now);
-        }
-        match answer {
-            Ok(Answer::More) => {}
-            Ok(Answer::Started) => return Ok(()),
-            Ok(Answer::Refused { code, description }) => {
-                return Err(Failure::Refused { code, text: renamer.unname(&description) });
+/// What is said and heard on the way.
+struct Talk<'a> {
+    stream: &'a mut Stream,
+    session: &'a mut ClientSession,
+    /// When the upstream said its first.
+    heard: Option<Instant>,
+    handshaken: Option<Instant>,
+}
+
+impl Talk<'_> {
+    async fn through(&mut self, renamer: &Renamer, action: Action) -> Result<(), Failure> {
+        let Self { stream, session, heard: first, handshaken } = self;
+        loop {
+            if let Err(e) = say(stream, &session.take_output()).await {
+                return Err(lost(session, &e.to_string()));
             }
-            Err(e) => return Err(Failure::Broken { kind: "protocol", text: e.to_string() }),
+            let patience = if action == Action::Play && session.asked() { PLAY_GRACE } else { Duration::MAX };
+            let heard = timeout(patience, piece::read(stream, |bytes| session.handle_input(bytes))).await;
+            let Ok(heard) = heard else { return Ok(()) };
+            let answer = match heard {
+                Ok(None) => return Err(lost(session, "the upstream closed the connection")),
+                Ok(Some(answer)) => answer,
+                Err(e) => return Err(lost(session, &e.to_string())),
+            };
+            first.get_or_insert_with(Instant::now);
+            if session.handshaken() {
+                handshaken.get_or_insert_with(Instant::now);
+            }
+            match answer {
+                Ok(Answer::More) => {}
+                Ok(Answer::Started) => return Ok(()),
+                Ok(Answer::Refused { code, description }) => {
+                    return Err(Failure::Refused { code, text: renamer.unname(&description) });
+                }
+                Err(e) => return Err(Failure::Broken { kind: "protocol", text: e.to_string() }),
+            }
         }
     }
 }

@@ -25,6 +25,7 @@ pub use service::{
 pub use session::{AddressFilled, AuthFailed, SessionEnded, SessionRefused, SessionRelaying, SocketRefused};
 pub use upstream::{
     UpstreamCircuit, UpstreamConnected, UpstreamDialFailed, UpstreamHealth, UpstreamLost, UpstreamRefused, UpstreamRetry,
+    UpstreamSpare,
 };
 
 /// Something that happened.

@@ -57,6 +57,9 @@ pub(super) const LOST: &str = "lost";
 pub const RELOADS: [&str; 2] = [LOADED, REFUSED];
 pub(super) const LOADED: &str = "loaded";
 
+/// `result` of `rtmp_relay_upstream_pool_total`.
+pub const POOL: [&str; 3] = ["hit", "miss", "stale"];
+
 /// `reason` of `rtmp_relay_rejections_total`.
 pub const REJECTIONS: [&str; 16] = [
     "proxy_untrusted",

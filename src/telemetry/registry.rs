@@ -50,6 +50,7 @@ pub struct Metrics {
     pub(super) certificate_expiry: IntGauge,
     pub(super) certificate_reloads: IntCounterVec,
     upstream_sessions: IntGaugeVec,
+    upstream_pool: IntCounterVec,
     pub(super) publishers_held: IntGauge,
     pub(super) publish_holds: IntCounter,
     pub(super) publish_holds_over: IntCounterVec,
@@ -110,6 +111,7 @@ impl Metrics {
             upstream_healthy: table.gauges("rtmp_relay_upstream_healthy", &["upstream"], "Whether each upstream is tried in its turn: 1 = yes, 0 = only after the others, since its last dial or its last checks failed."),
             certificate_expiry: table.gauge("rtmp_relay_tls_certificate_expiry_timestamp_seconds", "When the certificate that clients are shown expires, seconds since 1970; 0 without TLS."),
             certificate_reloads: table.counters("rtmp_relay_tls_certificate_reloads_total", &["result"], "Changed certificate files: loaded = served from then on, refused = cannot be used, the old one stays."),
+            upstream_pool: table.counters("rtmp_relay_upstream_pool_total", &["result"], "Dials that found a spare connection (hit) or none (miss) where pool is on, and spares that ended or spoke before anybody used them (stale)."),
             upstream_sessions: table.gauges("rtmp_relay_upstream_sessions", &["upstream"], "Sessions and dials in progress at each upstream."),
             publishers_held: table.gauge("rtmp_relay_publishers_held", "Publishers whose upstream is gone and who are kept now."),
             publish_holds: table.counter("rtmp_relay_publish_holds_total", "Times that a publisher's upstream went away and the publisher was kept."),
@@ -201,6 +203,11 @@ impl Metrics {
         self.buffers.watch(buffers);
     }
 
+    /// Somebody asked for a spare connection; `result` is one of [`labels::POOL`].
+    pub fn pool_asked(&self, result: &'static str) {
+        self.upstream_pool.with_label_values(&[result]).inc();
+    }
+
     /// A TLS handshake with an upstream has succeeded.
     pub fn upstream_secured(&self, took: Duration) {
         self.upstream_tls_duration.observe(took.as_secs_f64());
@@ -237,6 +244,7 @@ impl Metrics {
         labels::ACTIONS.iter().for_each(|action| drop(self.streams.with_label_values(&[action])));
         labels::CONFIG_RELOADS.iter().for_each(|result| drop(self.config_reloads.with_label_values(&[result])));
         labels::HOLDS.iter().for_each(|result| drop(self.publish_holds_over.with_label_values(&[result])));
+        labels::POOL.iter().for_each(|result| drop(self.upstream_pool.with_label_values(&[result])));
         labels::PLACES.iter().for_each(|place| drop(self.panics.with_label_values(&[place])));
         for (side, reasons) in labels::ENDINGS {
             reasons.iter().for_each(|reason| drop(self.sessions_ended.with_label_values(&[side.as_str(), reason])));

@@ -1,10 +1,13 @@
 //! A TCP connection, in private or not.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
@@ -47,6 +50,44 @@ impl Stream {
         }
     }
 
+    /// Lets the runtime of this thread wake whoever waits for it: a socket belongs to the one in which it was opened. To be called
+    /// while nobody reads or writes.
+    ///
+    /// # Errors
+    /// No descriptor is left, or there is no runtime here.
+    pub fn rehome(&mut self) -> io::Result<()> {
+        let tcp = match self {
+            Self::Plain(tcp) => tcp,
+            Self::Server(tls) => &mut tls.get_mut().0.tcp,
+            Self::Client(tls) => &mut tls.get_mut().0.tcp,
+        };
+        // The same socket by another descriptor: the old one leaves its runtime as it is dropped.
+        *tcp = TcpStream::from_std(tcp.as_fd().try_clone_to_owned()?.into())?;
+        Ok(())
+    }
+
+    /// Whether the peer is there and has said nothing, besides what TLS has to say for itself behind a handshake (tickets, RFC 8446 4.6).
+    /// What TLS has taken in already, and nobody has read, is not looked at.
+    pub fn is_quiet(&mut self) -> bool {
+        loop {
+            match SockRef::from(self.tcp()).peek(&mut [MaybeUninit::uninit()]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Ok(1..) if self.is_private() => {}
+                _ => return false,
+            }
+            let Some(wire) = self.wire_mut() else { return false };
+            if wire.refill_at_once().is_err() {
+                return false;
+            }
+            // Nobody is woken by this: whoever reads later looks first.
+            let mut byte = [0];
+            let mut room = ReadBuf::new(&mut byte);
+            if Pin::new(&mut *self).poll_read(&mut Context::from_waker(Waker::noop()), &mut room).is_ready() {
+                return false;
+            }
+        }
+    }
+
     /// Whether TLS protects it.
     pub fn is_private(&self) -> bool {
         !matches!(self, Self::Plain(_))
@@ -68,6 +109,14 @@ impl Stream {
             Self::Plain(_) => None,
             Self::Server(tls) => Some(tls.get_ref().0),
             Self::Client(tls) => Some(tls.get_ref().0),
+        }
+    }
+
+    fn wire_mut(&mut self) -> Option<&mut Wire> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Server(tls) => Some(tls.get_mut().0),
+            Self::Client(tls) => Some(tls.get_mut().0),
         }
     }
 }
@@ -148,14 +197,29 @@ impl Wire {
         let mut room = ReadBuf::new(&mut buffer);
         let result = Pin::new(&mut self.tcp).poll_read(cx, &mut room);
         let read = room.filled().len();
+        self.refilled(buffer, read);
+        result
+    }
+
+    /// The same of what has arrived, whatever the runtime knows of it.
+    fn refill_at_once(&mut self) -> io::Result<()> {
+        if self.ahead.is_some() {
+            return Ok(());
+        }
+        let mut buffer = lend();
+        let result = (&*SockRef::from(&self.tcp)).read(&mut buffer);
+        self.refilled(buffer, result.as_ref().map_or(0, |&read| read));
+        result.map(drop)
+    }
+
+    fn refilled(&mut self, buffer: Box<[u8]>, read: usize) {
         self.drained = read < AHEAD;
-        self.records.advance(room.filled());
+        self.records.advance(&buffer[..read]);
         if read > 0 {
             self.ahead = Some(Ahead { buffer, start: 0, end: read });
         } else {
             take_back(buffer);
         }
-        result
     }
 }
 

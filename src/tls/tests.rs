@@ -113,6 +113,14 @@ pub(crate) async fn echo(server: Arc<Server>) -> std::net::SocketAddr {
     address
 }
 
+/// An origin as others run it: with tickets, which our own server does not send.
+pub(crate) fn ticketing(paper: &Paper) -> TlsAcceptor {
+    let chain = vec![CertificateDer::from_pem_slice(paper.cert.as_bytes()).expect("PEM")];
+    let key = PrivateKeyDer::from_pem_slice(paper.key.as_bytes()).expect("PEM");
+    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&VERSIONS).expect("versions");
+    TlsAcceptor::from(Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).expect("a pair")))
+}
+
 pub(super) fn server(files: &Files) -> Arc<Server> {
     Arc::new(Server::new(&files.settings()).unwrap_or_else(|problems| panic!("{problems:?}")))
 }
@@ -217,12 +225,7 @@ async fn a_second_connection_resumes_the_first_one_s_session() {
     let authority = Authority::new();
     let paper = authority.paper(&["localhost"]);
     let files = Files::with(&paper);
-    let chain = vec![CertificateDer::from_pem_slice(paper.cert.as_bytes()).expect("PEM")];
-    let key = PrivateKeyDer::from_pem_slice(paper.key.as_bytes()).expect("PEM");
-    // An origin as others run it: with tickets, which our own server does not send.
-    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&VERSIONS).expect("versions");
-    let config = builder.with_no_client_auth().with_single_cert(chain, key).expect("a pair");
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let acceptor = ticketing(&paper);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
     tokio::spawn(async move {

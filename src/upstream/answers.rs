@@ -52,6 +52,11 @@ impl Answers {
         Self { lifetimes, entries: HashMap::new() }
     }
 
+    /// Takes other lifetimes; what is fresh stays so for as long as it was to be.
+    pub(super) fn live(&mut self, lifetimes: Dns) {
+        self.lifetimes = lifetimes;
+    }
+
     /// What is known at `now`.
     pub(super) fn get(&self, key: &Key, now: Instant) -> Known {
         let Some(Entry { good, failed }) = self.entries.get(key) else { return Known::Unknown };

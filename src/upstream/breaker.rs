@@ -335,6 +335,15 @@ impl Breaker {
         self.ask(Permit { target, urgent: true }).await
     }
 
+    /// A permit where the circuit is closed and nothing bounds the dials, without waiting: for dials that no client waits for.
+    pub(super) fn pass(&self, target: TargetId) -> Option<CircuitPermit> {
+        let passages = &self.ear.passages;
+        if passages.is_off() {
+            return Some(CircuitPermit { target, ticket: None });
+        }
+        passages.pass(target).map(|ticket| CircuitPermit { target, ticket: Some((ticket, Arc::clone(&self.ear))) })
+    }
+
     async fn ask(&self, question: Permit) -> Result<CircuitPermit, NotNow> {
         let (passages, target) = (&self.ear.passages, question.target);
         if passages.is_off() {

@@ -17,6 +17,8 @@ use crate::protocol::rtmp::handshake;
 
 /// How far chance moves the time between two checks, as a part of it: relays that began together shall not check together.
 const JITTER: f64 = 0.1;
+/// Bytes behind S2 that are read with it.
+const MAX_BEHIND: usize = 4096;
 /// Bytes of an RTSP answer that are looked at.
 const MAX_ANSWER: usize = 512;
 
@@ -70,7 +72,7 @@ async fn check(target: &Target, settings: &HealthCheck, dialer: &Dialer) -> Resu
     }
     let spoken = async {
         match target.family() {
-            Family::Rtmp => shake(&mut connected.stream).await,
+            Family::Rtmp => shake(&mut connected.stream).await.map(drop),
             Family::Rtsp => ask(&mut connected.stream).await,
         }
     };
@@ -82,23 +84,33 @@ fn handshake_failed(error: impl ToString) -> Trouble {
     Trouble::new("handshake", error)
 }
 
-/// The RTMP handshake (RTMP 1.0 section 5.2) as a client.
-async fn shake<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), Trouble> {
+/// The RTMP handshake (RTMP 1.0 section 5.2) as a client. The answer is what came behind S2 in the same breath.
+pub(super) async fn shake<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<Vec<u8>, Trouble> {
     let mut ours = Vec::with_capacity(handshake::TOTAL);
     handshake::hello(&mut ours, &mut |bytes| rand::fill(bytes));
     stream.write_all(&ours).await.map_err(handshake_failed)?;
-    let mut theirs = [0; handshake::TOTAL];
-    stream.read_exact(&mut theirs[..1]).await.map_err(handshake_failed)?;
-    handshake::judge_version(theirs[0]).map_err(|error| Trouble::new("protocol", error))?;
-    stream.read_exact(&mut theirs[1..]).await.map_err(handshake_failed)?;
+    stream.flush().await.map_err(handshake_failed)?;
+    let mut theirs = vec![0; handshake::TOTAL + MAX_BEHIND];
+    let mut length = 0;
+    while length < handshake::TOTAL {
+        length += match stream.read(&mut theirs[length..]).await.map_err(handshake_failed)? {
+            0 => return Err(handshake_failed("the upstream closed the connection")),
+            read => read,
+        };
+        handshake::judge_version(theirs[0]).map_err(|error| Trouble::new("protocol", error))?;
+    }
     ours.clear();
     handshake::echo(&mut ours, &theirs[1..=handshake::PACKET]);
-    stream.write_all(&ours).await.map_err(handshake_failed)
+    stream.write_all(&ours).await.map_err(handshake_failed)?;
+    stream.flush().await.map_err(handshake_failed)?;
+    theirs.truncate(length);
+    Ok(theirs.split_off(handshake::TOTAL))
 }
 
 /// OPTIONS (RFC 2326 section 10.1). Whatever status answers it: somebody speaks RTSP.
 async fn ask<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), Trouble> {
     stream.write_all(b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\nUser-Agent: relay\r\n\r\n").await.map_err(handshake_failed)?;
+    stream.flush().await.map_err(handshake_failed)?;
     let mut answer = [0; MAX_ANSWER];
     let mut length = 0;
     while !answer[..length].contains(&b'\n') {

@@ -176,10 +176,12 @@ pub struct Connected {
     pub stream: Stream,
     /// The address it reached.
     pub addr: SocketAddr,
-    /// From the look-up to the connection.
+    /// From the look-up to the connection; nothing for a spare one.
     pub took: Duration,
     /// From there to the end of the TLS handshake, where there was one.
     pub tls_took: Option<Duration>,
+    /// Where it was there already, past the RTMP handshake: what the upstream has said behind that.
+    pub spare: Option<Vec<u8>>,
 }
 
 impl Connected {
@@ -238,6 +240,13 @@ impl Dialer {
         Self { shared: Arc::new(Shared { settings, resolver, queues: Mutex::default() }), urgent: false }
     }
 
+    /// A dialer with other settings that knows what this one knows of names.
+    #[must_use]
+    pub fn changed(&self, settings: DialSettings) -> Self {
+        let resolver = self.shared.resolver.changed(settings.dns);
+        Self::with(settings, resolver)
+    }
+
     /// The same dialer for those who go before others in the queues.
     #[must_use]
     pub fn urgent(&self) -> Self {
@@ -278,11 +287,11 @@ impl Dialer {
         let (stream, addr) = self.reach(target, ends, deadline).await?;
         let took = began.elapsed();
         if !target.url.scheme().is_private() {
-            return Ok(Connected { stream: stream.into(), addr, took, tls_took: None });
+            return Ok(Connected { stream: stream.into(), addr, took, tls_took: None, spare: None });
         }
         let shaken = timeout_at(deadline, self.shake_hands(target, stream, addr)).await;
         let stream = shaken.unwrap_or(Err(DialError::TlsTimeout(addr)))?;
-        Ok(Connected { stream, addr, took, tls_took: Some(began.elapsed().saturating_sub(took)) })
+        Ok(Connected { stream, addr, took, tls_took: Some(began.elapsed().saturating_sub(took)), spare: None })
     }
 
     /// Whether a TCP connection can be had, and nothing more.

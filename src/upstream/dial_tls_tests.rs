@@ -5,7 +5,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::server::Acceptor;
 
 use super::*;
-use crate::tls::tests::{Authority, Files, echo};
+use crate::tls::tests::{Authority, Files, echo, ticketing};
 use crate::tls::{Server, Trust};
 
 fn settings(trust: Trust) -> DialSettings {
@@ -45,6 +45,70 @@ async fn a_dial_ends_in_private_or_says_which_check_failed() {
         assert_eq!((error.kind(), error.counts(), error.may_retry()), (kind, true, true), "{error}");
         let text = error.to_string();
         assert!(text.contains(&addr.to_string()) && text.contains(".example") && !text.contains("S3CRET"), "{text}");
+    }
+}
+
+#[test]
+fn a_private_connection_moves_from_one_thread_s_runtime_to_another_s() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    // The server runs on a thread of its own for as long as the process does.
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        runtime().block_on(async move {
+            let authority = Authority::new();
+            let files = Files::with(&authority.paper(&["127.0.0.1"]));
+            tell.send(echo(Arc::new(Server::new(&files.settings()).expect("files"))).await).expect("the test waits");
+            std::future::pending::<()>().await;
+        });
+    });
+    let addr = told.recv().expect("an address");
+    let (first, second) = (runtime(), runtime());
+    let mut stream = first.block_on(async {
+        let connected = Dialer::new(settings(Trust::Anyone)).connect(&target(&format!("rtmps://{addr}"))).await;
+        let mut stream = connected.expect("connected").stream;
+        stream.write_all(b"one").await.expect("written");
+        stream.flush().await.expect("flushed");
+        stream.read_exact(&mut [0; 3]).await.expect("echoed");
+        stream
+    });
+    second.block_on(async {
+        stream.rehome().expect("moved");
+        first.shutdown_background();
+        stream.write_all(b"two").await.expect("written");
+        stream.flush().await.expect("flushed");
+        let mut heard = [0; 3];
+        timeout(Duration::from_secs(15), stream.read_exact(&mut heard)).await.expect("in time").expect("echoed");
+        assert_eq!(&heard, b"two");
+    });
+}
+
+#[tokio::test]
+async fn tickets_are_no_word_of_the_peer_and_all_else_is() {
+    use tokio::io::AsyncWriteExt;
+    let acceptor = ticketing(&Authority::new().paper(&["127.0.0.1"]));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("rtmps://{}", listener.local_addr().expect("bound"));
+    let dialer = Dialer::new(settings(Trust::Anyone));
+    for says in [true, false] {
+        let target = target(&url);
+        let accepted = async { acceptor.accept(listener.accept().await.expect("a connection").0).await.expect("a handshake") };
+        let (mut theirs, ours) = tokio::join!(accepted, dialer.connect(&target));
+        let mut stream = ours.expect("connected").stream;
+        // TLS 1.3's tickets arrive behind the handshake.
+        timeout(Duration::from_secs(15), stream.tcp().peek(&mut [0])).await.expect("in time").expect("tickets");
+        assert!(stream.is_quiet() && stream.is_quiet());
+        if says {
+            theirs.write_all(b"x").await.expect("written");
+            theirs.flush().await.expect("flushed");
+        } else {
+            theirs.shutdown().await.expect("told");
+        }
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while stream.is_quiet() {
+            assert!(Instant::now() < deadline, "says: {says}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 

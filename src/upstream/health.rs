@@ -42,6 +42,13 @@ impl Health {
         self.learn(target, |vital| vital.checked(Instant::now(), self.shared.rules, result));
     }
 
+    /// Nobody checks any more.
+    pub fn forget_checks(&self) {
+        for (target, ..) in &self.shared.entries {
+            self.learn(*target, |vital| vital.forget_checks(Instant::now()));
+        }
+    }
+
     /// Whether `target` is to be tried in its turn; so it is from time to time though it failed, until [`Self::on_trial`] says
     /// that somebody does.
     pub fn fitness(&self, target: TargetId, now: Instant) -> Fitness {

@@ -55,6 +55,12 @@ impl Loads {
         self.slot(target).map_or(0, |slot| slot.sessions.load(Relaxed))
     }
 
+    /// How many more there may be at `target`.
+    pub fn room(&self, target: TargetId) -> usize {
+        let left = |slot: &Arc<Slot>| slot.most.map(|most| most.saturating_sub(slot.sessions.load(Relaxed)));
+        self.slot(target).map_or(0, |slot| left(slot).map_or(usize::MAX, |left| left as usize))
+    }
+
     /// Whether `target` has as many as it may have.
     pub fn is_full(&self, target: TargetId) -> bool {
         self.slot(target).is_some_and(|slot| slot.most.is_some_and(|most| slot.sessions.load(Relaxed) >= most))
@@ -88,8 +94,9 @@ mod tests {
         let held: Vec<_> = (0..3).map(|_| loads.take(full)).collect();
         assert_eq!(held.iter().filter(|load| load.is_some()).count(), 2);
         assert!(loads.is_full(full) && loads.of(full) == 2);
+        assert_eq!((loads.room(full), loads.room(free), loads.room(TargetId(7))), (0, usize::MAX, 0));
         drop(held);
-        assert!(!loads.is_full(full) && loads.of(full) == 0);
+        assert!(!loads.is_full(full) && loads.of(full) == 0 && loads.room(full) == 2);
         let many: Vec<_> = (0..1000).filter_map(|_| loads.clone().take(free)).collect();
         assert!(loads.of(free) == 1000 && !loads.is_full(free));
         drop(many);

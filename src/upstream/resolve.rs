@@ -57,6 +57,13 @@ impl Resolver {
         Self { slots: Arc::new(Semaphore::new(MAX_LOOKUPS)), lookup, memory: Arc::new(Mutex::new(memory)) }
     }
 
+    /// The same with other lifetimes for what will be heard; what is known stays.
+    #[must_use]
+    pub fn changed(&self, lifetimes: Dns) -> Self {
+        self.memory().answers.live(lifetimes);
+        self.clone()
+    }
+
     /// The same, for tests that want every question asked.
     #[cfg(test)]
     pub(super) fn forgetful(lookup: Lookup) -> Self {

@@ -134,6 +134,16 @@ async fn an_answer_that_led_nowhere_is_asked_again() {
 }
 
 #[tokio::test]
+async fn what_is_known_survives_a_change_of_lifetimes() {
+    let (resolver, asked) = counted(LONG, None, |number| if number == 0 { Ok(1) } else { Err(io::Error::other("down")) });
+    let host = name("origin.example");
+    resolver.resolve(&host, 1).await.expect("an answer");
+    let changed = resolver.changed(OLD);
+    assert_eq!(changed.resolve(&host, 1).await.expect("known"), [addr(1, 1)]);
+    assert_eq!(asked.load(SeqCst), 1);
+}
+
+#[tokio::test]
 async fn a_dead_resolver_never_holds_more_threads_than_the_bound() {
     let (open, gate) = gate();
     let (resolver, asked) = counted(ALWAYS, gate, |_| Ok(8));

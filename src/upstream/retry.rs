@@ -80,6 +80,11 @@ impl Attempts {
         Self { settings, most, deadline, made: 0, waits: 0, not_before: now, circuit: None }
     }
 
+    /// The last dial was none after all.
+    pub(super) fn undone(&mut self) {
+        self.made = self.made.saturating_sub(1);
+    }
+
     /// Whether there is any waiting at all.
     pub(super) fn may_wait(&self) -> bool {
         self.settings.is_some()

@@ -10,6 +10,7 @@ use super::circuit::{NotNow, Why};
 use super::dial::{Connected, DialError, Dialer};
 use super::health::{DialPermit, Health};
 use super::load::{Load, Loads};
+use super::pool::Pool;
 use super::retry::{GiveUp, Next};
 use super::router::NoRoute;
 use super::target::{Target, TargetId};
@@ -29,6 +30,8 @@ pub struct Means {
     pub health: Health,
     /// Counts the sessions at each target.
     pub loads: Loads,
+    /// Has spare connections.
+    pub pool: Pool,
     /// None: one dial of each candidate.
     pub retry: Option<Retry>,
 }
@@ -116,6 +119,8 @@ pub struct Seek {
     /// The client's connection, for upstreams that want to know.
     ends: Option<Ends>,
     urgent: bool,
+    /// No more spare connections.
+    anew: bool,
     walk: Walk,
     last: Option<DialError>,
 }
@@ -138,7 +143,7 @@ impl Seek {
         let began = Instant::now();
         let order: Vec<TargetId> = candidates.iter().map(|target| target.id).collect();
         let walk = Walk::new(means.retry, &order, began);
-        Self { means, began, candidates, ends: None, urgent: false, walk, last: None }
+        Self { means, began, candidates, ends: None, urgent: false, anew: false, walk, last: None }
     }
 
     /// The same on behalf of the client with these ends.
@@ -175,6 +180,14 @@ impl Seek {
     pub fn failed(&mut self) {
         // The next candidate is tried at once; only a whole round of failures is waited after.
         self.walk.failed(Instant::now(), rand::random());
+    }
+
+    /// The last [`Link`] was a spare connection that ended or was silent before the upstream had said anything on it: its permit is to be dropped,
+    /// and the same target is dialled anew. Uses no attempt.
+    pub fn stale(&mut self, target: TargetId) {
+        self.anew = true;
+        self.means.pool.was_stale(target);
+        self.walk.undone(target);
     }
 
     /// Waits, asks and dials until there is a connection or enough was tried. `watch` hears each step.
@@ -214,20 +227,31 @@ impl Seek {
         };
         self.walk.dialling(target.id);
         watch(Step::Dialing { target: &target, attempt: self.made() });
-        let dial = self.means.dialer.connect_for(&target, self.ends);
-        let dialled = match within {
-            Some(within) => timeout(within, dial).await.unwrap_or(Err(DialError::Cut(within))),
-            None => dial.await,
+        let spare = if self.anew { None } else { self.means.pool.take(target.id) };
+        let dialled = match spare {
+            Some(spare) => Ok(spare),
+            None => self.connected(&target, within).await,
         };
         match dialled {
             Ok(connected) => {
-                self.means.health.dialled(target.id, Ok(Depth::Connection));
                 let permit = DialPermit::new(permit, self.means.health.clone());
                 let deadline = self.deadline(&connected);
                 Ok(Some(Link { target, connected, permit, load, deadline }))
             }
             Err(error) => self.dial_failed(&target, error, permit, watch).map(|()| None),
         }
+    }
+
+    async fn connected(&self, target: &Target, within: Option<Duration>) -> Result<Connected, DialError> {
+        let dial = self.means.dialer.connect_for(target, self.ends);
+        let dialled = match within {
+            Some(within) => timeout(within, dial).await.unwrap_or(Err(DialError::Cut(within))),
+            None => dial.await,
+        };
+        if dialled.is_ok() {
+            self.means.health.dialled(target.id, Ok(Depth::Connection));
+        }
+        dialled
     }
 
     fn dial_failed(

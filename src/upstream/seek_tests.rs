@@ -60,7 +60,7 @@ fn bounded_world(addrs: &[SocketAddr], retry: Option<Retry>, breaker: CircuitBre
     let breaker = Breaker::new(UpstreamBreaker::new(Some(breaker), labels, Arc::new(|_| ())).start());
     let health = Health::new(&targets, Rules { rise: 1, fall: 1 }, Telemetry::silent(), None);
     let loads = Loads::new(targets.iter().map(|target| (target.id, "x", most)), Telemetry::silent(), None);
-    World { means: Means { dialer, breaker, health, loads, retry }, targets }
+    World { means: Means { dialer, breaker, health, loads, pool: Pool::new([], Telemetry::silent(), None), retry }, targets }
 }
 
 impl World {

@@ -178,6 +178,13 @@ impl Vital {
         self.turned(before, now)
     }
 
+    /// Nobody checks any more: what checks have said counts no longer.
+    pub fn forget_checks(&mut self, now: Instant) -> Option<Turn> {
+        let before = self.is_healthy();
+        (self.checks, self.streak) = (None, 0);
+        self.turned(before, now)
+    }
+
     /// When it was last reached.
     pub fn reached(&self) -> Option<Instant> {
         self.reached

@@ -96,6 +96,18 @@ fn the_first_check_decides_and_then_it_takes_several() {
 }
 
 #[test]
+fn what_checks_have_said_is_forgotten_where_nobody_checks_any_more() {
+    let start = Instant::now();
+    let mut vital = Vital::new(start);
+    vital.checked(start, RULES, Err(trouble("dns")));
+    assert_eq!(vital.forget_checks(start).map(|turn| turn.healthy), Some(true));
+    assert_eq!(vital.forget_checks(start), None);
+    vital.dialled(start, Err(trouble("dns")));
+    assert_eq!(vital.forget_checks(start), None, "what dials have said is not");
+    assert!(!vital.is_healthy());
+}
+
+#[test]
 fn checks_and_dials_must_both_be_content_and_a_check_that_goes_far_enough_disproves_a_dial() {
     let start = Instant::now();
     let mut vital = Vital::new(start);

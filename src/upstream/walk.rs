@@ -73,6 +73,12 @@ impl Walk {
         self.candidates.iter_mut().filter(|candidate| candidate.id == id).for_each(|candidate| candidate.tried = true);
     }
 
+    /// The dial of `id` was none: it is still to be made.
+    pub fn undone(&mut self, id: TargetId) {
+        self.attempts.undone();
+        self.candidates.iter_mut().filter(|candidate| candidate.id == id).for_each(|candidate| candidate.tried = false);
+    }
+
     /// The last dial failed at `now`; `chance` is a number in [0, 1).
     pub fn failed(&mut self, now: Instant, chance: f64) {
         if self.untried().next().is_none() {

@@ -21,6 +21,7 @@ mod metrics;
 mod origin;
 mod parser;
 mod policy;
+mod pool;
 mod private;
 mod proxied;
 mod pump;

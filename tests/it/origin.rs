@@ -178,6 +178,18 @@ impl Origin {
         self.lines().len()
     }
 
+    /// The connection on which this stream is played.
+    pub(crate) fn line_of_player(&self, stream: &str) -> Line {
+        let plays =
+            |m: &Message| m.is("play") && m.command().is_some_and(|(_, _, args)| args.get(1).and_then(Amf::text) == Some(stream));
+        self.line_that_heard(&format!("a player of {stream}"), plays)
+    }
+
+    /// Messages of this kind on all connections.
+    pub(crate) fn heard_how_often(&self, is: impl Fn(&Message) -> bool) -> usize {
+        self.lines().iter().map(|line| line.ear.record().messages.iter().filter(|m| is(m)).count()).sum()
+    }
+
     /// Connections on which anything was said.
     pub(crate) fn heard(&self) -> usize {
         self.lines().iter().filter(|line| !line.ear.record().hello.is_empty()).count()

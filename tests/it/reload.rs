@@ -19,7 +19,7 @@ fn reloads(relay: &Process) -> u64 {
 }
 
 /// Writes `config`, asks for a reload, and waits until it is over; what /status then says of it.
-fn reload(relay: &Process, config: &Value) -> Value {
+pub(crate) fn reload(relay: &Process, config: &Value) -> Value {
     reload_text(relay, &config.to_string())
 }
 

@@ -35,6 +35,10 @@ pub(in crate::config) struct RawUpstream {
     /// Whether its connections begin with a PROXY header that says whose they are, in version 1 (text) or 2 (binary). It must expect one.
     #[serde(default)]
     pub(in crate::config) proxy_protocol: ProxyProtocol,
+    /// As `pool`, for this upstream alone. Left out: that one applies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PoolSection")]
+    pub(in crate::config) pool: Option<PoolSection>,
 }
 
 fn one() -> u64 {
@@ -129,6 +133,26 @@ pub(in crate::config) struct HealthCheckSection {
 impl Default for HealthCheckSection {
     fn default() -> Self {
         Self { enabled: false, interval_sec: 10.0, timeout_sec: 5.0, rise: 2, fall: 3, kind: CheckKind::Handshake }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct PoolSection {
+    /// Spare connections to each upstream that are there at any time: connected, with TLS where the URL asks for it, and past the RTMP handshake.
+    #[schemars(range(max = 1000))]
+    pub(in crate::config) min_idle: u64,
+    /// The most that are kept where many clients come; as many as came in the last ten seconds. 0: no spare connections.
+    #[schemars(range(max = 1000))]
+    pub(in crate::config) max_idle: u64,
+    /// A spare connection that nobody took in this time is replaced, some a little earlier. Shorter than the upstream waits for a client that says nothing.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "10m"))]
+    pub(in crate::config) max_idle_time: Span,
+}
+
+impl Default for PoolSection {
+    fn default() -> Self {
+        Self { min_idle: 0, max_idle: 0, max_idle_time: Span::secs(8) }
     }
 }
 

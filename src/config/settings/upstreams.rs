@@ -26,11 +26,13 @@ pub struct Upstream {
     pub insecure_skip_verify: bool,
     /// What its connections begin with.
     pub proxy_protocol: ProxyProtocol,
+    /// Spare connections to it; `None` when off.
+    pub pool: Option<Pool>,
 }
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, name, weight, backup, max_connections, ca_file, insecure_skip_verify, proxy_protocol } = self;
+        let Self { url: _, name, weight, backup, max_connections, ca_file, insecure_skip_verify, proxy_protocol, pool } = self;
         f.debug_struct("Upstream")
             .field("url", &"(hidden)")
             .field("name", name)
@@ -40,6 +42,7 @@ impl fmt::Debug for Upstream {
             .field("ca_file", ca_file)
             .field("insecure_skip_verify", insecure_skip_verify)
             .field("proxy_protocol", proxy_protocol)
+            .field("pool", pool)
             .finish()
     }
 }
@@ -139,4 +142,15 @@ pub struct Dns {
     pub cache_ttl: Duration,
     /// From then on, where there is no new answer.
     pub stale_ttl: Duration,
+}
+
+/// Spare connections to one upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pool {
+    /// That there are at any time.
+    pub min_idle: usize,
+    /// The most there may be, at least 1 and `min_idle`.
+    pub max_idle: usize,
+    /// How old one may become.
+    pub max_idle_time: Duration,
 }

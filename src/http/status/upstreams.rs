@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::page::seconds;
-use crate::upstream::UpstreamView;
 use crate::upstream::vital::VitalView;
+use crate::upstream::{PoolView, UpstreamView};
 
 /// One upstream.
 #[derive(Debug, Serialize)]
@@ -17,6 +17,15 @@ pub(super) struct Upstream {
     max_connections: Option<u32>,
     tls: &'static str,
     health: Health,
+    pool: Option<Pool>,
+}
+
+#[derive(Debug, Serialize)]
+struct Pool {
+    idle: usize,
+    hits: u64,
+    misses: u64,
+    stale: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -43,8 +52,14 @@ struct Checks {
 
 impl From<UpstreamView> for Upstream {
     fn from(view: UpstreamView) -> Self {
-        let UpstreamView { target, name, weight, backup, sessions, max_connections, tls, health } = view;
-        Self { target, name, weight, backup, sessions, max_connections, tls, health: health.into() }
+        let UpstreamView { target, name, weight, backup, sessions, max_connections, tls, health, pool } = view;
+        Self { target, name, weight, backup, sessions, max_connections, tls, health: health.into(), pool: pool.map(Pool::from) }
+    }
+}
+
+impl From<PoolView> for Pool {
+    fn from(PoolView { idle, hits, misses, stale }: PoolView) -> Self {
+        Self { idle, hits, misses, stale }
     }
 }
 

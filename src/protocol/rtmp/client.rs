@@ -93,12 +93,24 @@ enum Awaited {
 impl ClientSession {
     /// `script` begins with connect (controls may stand before it) and ends with publish or play on `stream_id`.
     pub fn new(script: Vec<Message>, stream_id: u32, fill: &mut dyn FnMut(&mut [u8])) -> Self {
-        let mut output = Vec::with_capacity(handshake::TOTAL);
-        handshake::hello(&mut output, fill);
+        let mut session = Self::silent(script, stream_id);
+        session.output.reserve(handshake::TOTAL);
+        handshake::hello(&mut session.output, fill);
+        session
+    }
+
+    /// The same over a connection whose handshake is behind it; `behind` is what the upstream has said since.
+    pub fn over(script: Vec<Message>, stream_id: u32, behind: Vec<u8>) -> Self {
+        let mut session = Self { stage: Stage::Commands, input: behind, ..Self::silent(script, stream_id) };
+        session.say();
+        session
+    }
+
+    fn silent(script: Vec<Message>, stream_id: u32) -> Self {
         Self {
             stage: Stage::Hello,
             input: Vec::new(),
-            output,
+            output: Vec::new(),
             reader: Reader::commands(),
             writer: Writer::default(),
             script: script.into(),

@@ -106,7 +106,9 @@ async fn find_once(place: &Place, asked: &Asked, wish: &Wish, ends: Ends) -> Res
         report::connected(place, &target, &connected);
         let mut connected = connected;
         let mut dialogue = Box::new(dialogue(place, asked, wish, &target)?);
-        match introduce(&mut connected.stream, asked, &mut dialogue, deadline).await {
+        let spare = connected.spare.take().is_some();
+        let mut heard = false;
+        match introduce(&mut connected.stream, asked, &mut dialogue, &mut heard, deadline).await {
             Ok((framer, rest)) => {
                 if let Some(Word::Refused(code)) = dialogue.word() {
                     // By command, not by failing: the upstream is well, and would say the same again.
@@ -117,6 +119,8 @@ async fn find_once(place: &Place, asked: &Asked, wish: &Wish, ends: Ends) -> Res
                 let publication = (asked.action == Action::Publish).then(|| shared.router.publish(&wish.identity, target.id));
                 return Ok(Found { target, connected, dialogue, framer, rest, load, publication });
             }
+            // It had been waiting for a client, and ended meanwhile.
+            Err(("handshake" | "handshake_timeout", _)) if spare && !heard => seek.stale(target.id),
             Err((kind, text)) => {
                 permit.failure(kind, &text);
                 report::dial_failed(place, &target, kind, &text, seek.made());
@@ -187,17 +191,19 @@ async fn introduce(
     stream: &mut Stream,
     asked: &Asked,
     dialogue: &mut Dialogue,
+    heard: &mut bool,
     deadline: Instant,
 ) -> Result<(Framer, Vec<u8>), Broken> {
     // It was a request already, so there is no error to be had.
     let _ = dialogue.handle_client(asked.message.clone(), &mut |bytes| rand::fill(bytes));
-    timeout_at(deadline.into(), talk(stream, dialogue)).await.unwrap_or_else(|_| {
+    timeout_at(deadline.into(), talk(stream, dialogue, heard)).await.unwrap_or_else(|_| {
         let method = String::from_utf8_lossy(asked.method()).into_owned();
         Err(("handshake_timeout", format!("no answer to {method} within dial_timeout")))
     })
 }
 
-async fn talk(stream: &mut Stream, dialogue: &mut Dialogue) -> Result<(Framer, Vec<u8>), Broken> {
+/// `heard`: whether the upstream has said anything.
+async fn talk(stream: &mut Stream, dialogue: &mut Dialogue, heard: &mut bool) -> Result<(Framer, Vec<u8>), Broken> {
     let lost = |text: String| ("handshake", text);
     let (mut framer, mut bytes) = (Framer::default(), Vec::new());
     while dialogue.word().is_none() {
@@ -208,6 +214,7 @@ async fn talk(stream: &mut Stream, dialogue: &mut Dialogue) -> Result<(Framer, V
         if read.is_none() {
             return Err(lost("the upstream closed the connection without an answer".to_owned()));
         }
+        *heard = true;
         piece::acknowledge(stream);
         while dialogue.word().is_none() {
             let len = match framer.next(&bytes, dialogue.channels()).map_err(|e| ("protocol", e.to_string()))? {

@@ -110,6 +110,7 @@ fn every_happening_is_one_flat_line_with_its_name_and_its_session() {
                 address: CLIENT,
                 latency: Duration::ZERO,
                 tls: None,
+                spare: false,
             }),
             "upstream_connected",
         ),
@@ -211,7 +212,14 @@ fn a_circuit_and_a_connect_show_in_their_metrics() {
     telemetry.emit(UpstreamHealth { target: TARGET, healthy: false, kind: None, error: None });
     assert_eq!(metric(&telemetry, &sample), 0.0);
     let latency = Duration::from_millis(20);
-    telemetry.emit(UpstreamConnected { session: None, target: TARGET, address: CLIENT, latency, tls: Some(latency) });
+    telemetry.emit(UpstreamConnected {
+        session: None,
+        target: TARGET,
+        address: CLIENT,
+        latency,
+        tls: Some(latency),
+        spare: false,
+    });
     assert_eq!(metric(&telemetry, "rtmp_relay_upstream_connect_duration_seconds_bucket{le=\"0.025\"}"), 1.0);
     assert_eq!(metric(&telemetry, "rtmp_relay_upstream_connect_duration_seconds_bucket{le=\"0.01\"}"), 0.0);
 }

@@ -56,11 +56,15 @@ pub struct UpstreamConnected<'a> {
     pub latency: Duration,
     /// The TLS handshake behind it, where there was one.
     pub tls: Option<Duration>,
+    /// It was there already: no time was spent.
+    pub spare: bool,
 }
 
 impl Event for UpstreamConnected<'_> {
     fn emit(self, telemetry: &Telemetry) {
-        telemetry.metrics().upstream_connect_duration.observe(self.latency.as_secs_f64());
+        if !self.spare {
+            telemetry.metrics().upstream_connect_duration.observe(self.latency.as_secs_f64());
+        }
         self.tls.into_iter().for_each(|tls| telemetry.metrics().upstream_secured(tls));
         tracing::debug!(
             event = "upstream_connected",
@@ -69,8 +73,27 @@ impl Event for UpstreamConnected<'_> {
             upstream_addr = %self.address,
             latency_ms = millis(self.latency),
             tls_ms = self.tls.map(millis),
+            spare = self.spare,
             "connected to the upstream"
         );
+    }
+}
+
+/// What became of a spare connection that nobody has used yet.
+#[derive(Debug)]
+pub struct UpstreamSpare<'a> {
+    /// Label of the target.
+    pub target: &'a str,
+    /// `made`, `failed` to be made, `stale` or `expired`.
+    pub what: &'static str,
+    /// Why it could not be made: a kind, and words without secrets.
+    pub trouble: Option<(&'static str, &'a str)>,
+}
+
+impl Event for UpstreamSpare<'_> {
+    fn emit(self, _: &Telemetry) {
+        let (kind, error) = self.trouble.unzip();
+        tracing::debug!(event = "upstream_spare", upstream = self.target, what = self.what, kind, error, "a spare connection");
     }
 }
 
