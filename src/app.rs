@@ -6,6 +6,7 @@ mod change;
 mod demo;
 mod doors;
 mod drain;
+mod handover;
 mod health;
 mod manager;
 mod outfit;
@@ -30,6 +31,7 @@ pub use relay::Actors;
 pub use relay::Relay;
 pub use sockets::Sockets;
 
+use handover::Program;
 use reload::Reloader;
 
 use crate::config::{self, Config, Finding, Judges, Loaded, Objection};
@@ -73,15 +75,23 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let relay = Relay::start_on(sockets, &loaded, telemetry.clone())?;
+    let mut succession = signal(SignalKind::user_defined2())?;
+    let program = Program::of_process()?;
+    let mut relay = Relay::start_on(sockets, &loaded, telemetry.clone())?;
     started(&relay);
-    manager::ready();
+    match relay.predecessor.take() {
+        Some(predecessor) => {
+            manager::took_over();
+            predecessor.tell_ready();
+        }
+        None => manager::ready(),
+    }
     let mut reloader = Reloader::new(loaded);
     let told = async {
         loop {
             tokio::select! {
-                _ = terminate.recv() => break None,
-                _ = interrupt.recv() => break None,
+                _ = terminate.recv() => break Leaving::Told,
+                _ = interrupt.recv() => break Leaving::Told,
                 _ = hangup.recv() => {
                     log.reopen();
                     reloader.reload(&relay, Some(log), "signal").await;
@@ -91,17 +101,30 @@ async fn serve(
                         reloader.reload(&relay, Some(log), "watch").await;
                     }
                 }
-                why = relay.failed() => break Some(why),
+                _ = succession.recv() => {
+                    let replaced = tokio::select! {
+                        replaced = replace(&program, &relay, &telemetry) => replaced,
+                        // Who is told to end meanwhile ends the new process with it.
+                        _ = terminate.recv() => break Leaving::Told,
+                        _ = interrupt.recv() => break Leaving::Told,
+                    };
+                    if replaced {
+                        break Leaving::Replaced;
+                    }
+                }
+                why = relay.failed() => break Leaving::Failed(why),
             }
         }
     };
-    let failed = tokio::select! {
-        failed = told => failed,
-        () = manager::feed(&relay, &telemetry) => None,
+    let why = tokio::select! {
+        why = told => why,
+        () = manager::feed(&relay, &telemetry) => Leaving::Told,
     };
-    manager::stopping();
-    // Also behind a failure: streams that run are not cut for it.
-    let why = if failed.is_some() { Leaving::Failed } else { Leaving::Told };
+    if why == Leaving::Replaced {
+        relay.close_http().await;
+    } else {
+        manager::stopping();
+    }
     let drained = tokio::select! {
         () = relay.drain(why) => true,
         () = manager::feed(&relay, &telemetry) => false,
@@ -112,7 +135,24 @@ async fn serve(
     if drained {
         relay.stop().await;
     }
-    failed.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
+    if let Leaving::Failed(why) = why { Err(anyhow::anyhow!(why)) } else { Ok(()) }
+}
+
+/// Starts the program again and hands the sockets over. Whether the new process serves; where it does not, everything is as it was.
+async fn replace(program: &Program, relay: &Relay, telemetry: &Telemetry) -> bool {
+    let replaced = async {
+        let successor = program.start(&relay.share().await?)?;
+        telemetry.emit(events::UpgradeStarted { pid: successor.pid(), timeout: handover::PATIENCE });
+        successor.ready().await
+    };
+    match replaced.await {
+        Ok(pid) => telemetry.emit(events::UpgradeReady { pid }),
+        Err(error) => {
+            telemetry.emit(events::UpgradeFailed { error: &format!("{error:#}") });
+            return false;
+        }
+    }
+    true
 }
 
 /// `None` lasts for ever.

@@ -60,6 +60,7 @@ pub struct Served {
     address: SocketAddr,
     handle: ServerHandle,
     door: Door,
+    socket: TcpListener,
 }
 
 impl Served {
@@ -73,8 +74,16 @@ impl Served {
         self.door.allow(networks);
     }
 
+    /// A second handle on the socket, for another process to accept from.
+    ///
+    /// # Errors
+    /// What dup(2) says.
+    pub fn share(&self) -> std::io::Result<TcpListener> {
+        self.socket.try_clone()
+    }
+
     /// Stops accepting and returns when what was being answered is answered, after 2 s at the latest.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         self.handle.stop(true).await;
     }
 }
@@ -88,6 +97,7 @@ pub fn serve(listener: TcpListener, settings: &Settings, sources: Sources) -> Re
     let metrics = metrics(&sources)?;
     let door = Door::new(settings.allowed.clone());
     let kept = door.clone();
+    let socket = listener.try_clone().map_err(|error| HttpError(error.to_string()))?;
     let private = settings.tls.as_ref().map(|server| server.for_http());
     let (send, receive) = std::sync::mpsc::sync_channel(1);
     let run = move || {
@@ -121,7 +131,7 @@ pub fn serve(listener: TcpListener, settings: &Settings, sources: Sources) -> Re
     let start = |error: String| HttpError(error);
     std::thread::Builder::new().name("relay-http".into()).spawn(run).map_err(|error| start(error.to_string()))?;
     let handle = receive.recv().map_err(|error| start(error.to_string()))?.map_err(start)?;
-    Ok(Served { address, handle, door: kept })
+    Ok(Served { address, handle, door: kept, socket })
 }
 
 /// Counts requests by path, method and status, all three from bounded sets, and answers /metrics.

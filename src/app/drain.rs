@@ -32,8 +32,8 @@ pub enum Leaving {
     Told,
     /// Another process accepts in its place: nobody has to notice first.
     Replaced,
-    /// Nobody comes in any more, whatever it does.
-    Failed,
+    /// Nobody comes in any more, whatever it does; and why.
+    Failed(&'static str),
 }
 
 impl Relay {

@@ -1,6 +1,6 @@
 //! The relay, wired: actors on their threads, the door, HTTP.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::doors;
+use super::handover::Predecessor;
 use super::outfit::{Outfit, Staff};
 use super::sockets::Sockets;
 use crate::admission::supervisor::{self, Ended};
@@ -39,6 +40,8 @@ pub struct Relay {
     pub(super) buffers: Arc<BufferStats>,
     pub(super) workers: Vec<ArbiterHandle>,
     arbiters: Vec<Arbiter>,
+    /// The process whose place this one takes.
+    pub(super) predecessor: Option<Predecessor>,
     /// For tests, which stop or break one.
     #[doc(hidden)]
     pub actors: Actors,
@@ -74,7 +77,7 @@ impl Relay {
         let opened = doors::open(config, &mut sockets)?;
         let doors: Vec<Door> = opened.iter().map(|(door, _)| *door).collect();
         let for_http = config.http.map(|address| sockets.open("http_addr", address)).transpose()?;
-        sockets.all_claimed()?;
+        let predecessor = sockets.all_claimed()?;
         let started = (Instant::now(), SystemTime::now());
         telemetry.emit(events::Started { workers: config.workers });
         let told = Arc::new(ArcSwap::from_pointee(facts_of(loaded, &telemetry)));
@@ -172,6 +175,7 @@ impl Relay {
             buffers,
             workers,
             arbiters,
+            predecessor,
             actors,
         })
     }
@@ -220,6 +224,27 @@ impl Relay {
         tokio::select! {
             () = self.supervisor_ended.wait() => "the Supervisor has died: without its ledger no limit holds",
             () = self.listener_gone.cancelled() => "the Listener has died: nobody can connect any more",
+        }
+    }
+
+    /// Every listening socket with the key that it stands for, for another process to accept from.
+    ///
+    /// # Errors
+    /// The sockets cannot be shared, or are closed.
+    pub(super) async fn share(&self) -> anyhow::Result<Vec<(String, TcpListener)>> {
+        let sockets = self.listener.send(listener::Share).await.context("the Listener is gone")??;
+        let config = &self.outfit.load().config;
+        let mut shared: Vec<(String, TcpListener)> = config.doors().map(|(key, ..)| key).zip(sockets).collect();
+        if let Some(http) = &self.http {
+            shared.push(("http_addr".to_owned(), http.share()?));
+        }
+        Ok(shared)
+    }
+
+    /// Lets another process answer HTTP in its place.
+    pub(super) async fn close_http(&self) {
+        if let Some(http) = &self.http {
+            http.stop().await;
         }
     }
 

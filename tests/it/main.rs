@@ -40,5 +40,6 @@ mod switch;
 mod takeover;
 mod tls;
 mod trouble;
+mod upgrade;
 mod upstreams;
 mod wait;
