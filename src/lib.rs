@@ -1,6 +1,6 @@
 //! `relay`: the front door for live video.
 //!
-//! One daemon between live RTMP clients and an RTMP origin. It decides who may come in, finds an upstream that works, and passes
+//! One daemon between live RTMP and RTSP clients and their origins. It decides who may come in, finds an upstream that works, and passes
 //! the stream on frame by frame. Operators begin with README.md; this page is for who reads the code, and docs/ARCHITECTURE.md
 //! goes further.
 //!

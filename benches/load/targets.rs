@@ -126,7 +126,7 @@ impl Target {
         command.stdout(Stdio::null()).stderr(Stdio::inherit());
         let child = cores.on_target(|| command.spawn()).map_err(|e| format!("{:?}: {e}", command.get_program()))?;
         let mut target = Self { child, address, _folder: folder };
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while TcpStream::connect(address).is_err() {
             if let Ok(Some(status)) = target.child.try_wait() {
                 return Err(format!("{:?} ended: {status}", command.get_program()));

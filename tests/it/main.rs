@@ -28,6 +28,7 @@ mod recording;
 mod relay;
 mod reload;
 mod rtsp;
+mod rtsp_ends;
 mod rtsp_hostile;
 mod rtsp_login;
 mod rtsp_peer;

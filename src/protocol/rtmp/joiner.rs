@@ -25,6 +25,8 @@ use super::tracker::{ChunkError, Header, Limits, Step, Tracker};
 pub const MAX_FORWARD_CHUNK: u32 = 10_485_760;
 /// Longest command or control message while media flows.
 pub const MAX_WITHHELD: u32 = 64 * 1024;
+/// Milliseconds of stream that are left out at most while a key frame is waited for: encoders that refresh pictures bit by bit send none.
+pub const MAX_AWAITED: u32 = 20_000;
 /// Chunk stream for messages of our own: no client or server uses it, and all tried ones read it.
 pub const OWN_CSID: u32 = 31;
 
@@ -147,8 +149,9 @@ pub struct Joiner {
     media: u64,
     key_frames: u64,
     keep: Option<Box<Keep>>,
-    /// Media is left out until a message comes that the stream can begin with.
+    /// Media is left out until a message comes that the stream can begin with; then since which timestamp, once that is known.
     awaits_begin: bool,
+    awaits_since: Option<u32>,
     cuts_anew: bool,
     /// Most bytes of withheld messages, and of one that the stream might begin with.
     max_partial: usize,
@@ -181,6 +184,7 @@ impl Joiner {
             withheld: Vec::new(),
             keep: None,
             awaits_begin: false,
+            awaits_since: None,
             cuts_anew: false,
             max_partial: MAX_PARTIAL,
             stops: None,
@@ -202,9 +206,9 @@ impl Joiner {
     }
 
     /// The receiver has been told what is kept, and no media yet, unless `begun`: then media is left out until a message comes that
-    /// the stream can begin with. A message of up to `longest` bytes may be in hand for it.
+    /// the stream can begin with, or for [`MAX_AWAITED`]. A message of up to `longest` bytes may be in hand for it.
     pub fn resume(&mut self, begun: bool, longest: usize) {
-        self.awaits_begin = !begun;
+        (self.awaits_begin, self.awaits_since) = (!begun, None);
         self.max_partial = MAX_PARTIAL.saturating_add(longest);
     }
 

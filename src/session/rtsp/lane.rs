@@ -277,6 +277,9 @@ impl Lane {
                 ends.place.seat.touch(Direction::Up, now);
                 ends.place.seat.touch(Direction::Down, now);
                 ends.place.cell.touch(now);
+                if self.direction == Direction::Up {
+                    ends.place.cell.hear(now);
+                }
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::lane::{Ends, Lane, LaneError, Step};
-use crate::admission::Permit;
+use crate::admission::{Claim, Permit};
 use crate::protocol::name::Action;
 use crate::protocol::rtsp::dialogue::{Dialogue, DialogueError, Phase};
 use crate::session::life::Place;
@@ -23,6 +23,8 @@ use crate::upstream::{Load, Publication};
 
 /// How long the other side may take to end once one has.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long an upstream may take for what a client has said before it left.
+const LINGER: Duration = Duration::from_secs(5);
 /// A side that does not take so many bytes of what the relay says is not listened to meanwhile.
 const UNSAID: usize = 64 * 1024;
 
@@ -53,6 +55,8 @@ pub(super) struct Relay {
     /// The phase by which silence is judged now.
     pub(super) patience: Option<Phase>,
     pub(super) place: Rc<Place>,
+    /// The right to publish, where it is a publisher's session.
+    pub(super) claim: Claim,
     /// The client's place among the connections.
     pub(super) _permit: Permit,
     /// Its place at the upstream, and what makes players find its stream there.
@@ -174,6 +178,10 @@ impl Relay {
             }
             End::Client(e) => {
                 let not_reading = self.took_nothing(&e, Direction::Down);
+                if matches!(e, LaneError::Write(_)) && !not_reading {
+                    let _ = timeout(LINGER, std::future::poll_fn(|cx| self.poll_rest(cx))).await;
+                }
+                let over = over || self.dialogue.over();
                 self.end_upstream().await;
                 let reason = match () {
                     () if over => "client_closed",
@@ -235,6 +243,26 @@ impl Relay {
         let _ = timeout(FAREWELL, left).await;
         let _ = timeout(FAREWELL, self.upstream.shutdown()).await;
         let _ = timeout(FAREWELL, std::future::poll_fn(|cx| self.poll_last(cx))).await;
+        // The upstream knows that the stream is over: whoever waits for its name may have it.
+        self.claim.release();
+    }
+
+    /// What a client said before it left is still in its socket, where the upstream was slow to take it. Ready once that has been heard.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.poll_lane(cx, Direction::Up, true) {
+                Poll::Ready(Ok(Step::Message(message))) => {
+                    if self.dialogue.handle_client(*message, &mut |bytes| rand::fill(bytes)).is_err() {
+                        return Poll::Ready(());
+                    }
+                    self.up.say(self.dialogue.take_to_upstream());
+                    // It takes no more answers.
+                    drop(self.dialogue.take_to_client());
+                }
+                Poll::Ready(Ok(Step::Ended) | Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 
     /// What the upstream still says reaches a client that only half-closed. Ready once it has ended, or the client takes no more.

@@ -1,11 +1,13 @@
 //! Which upstream takes this stream? The way through the candidates, and the first request at each.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
-use tokio::time::timeout_at;
+use tokio::time::{sleep, timeout_at};
 
+use super::claim::Ghost;
+use super::visitor::Visitor;
 use crate::admission::{AuthError, Granted};
 use crate::protocol::name::{Action, Identity, StreamName};
 use crate::protocol::proxy::Ends;
@@ -19,7 +21,10 @@ use crate::session::outcome::{Outcome, Side, Status};
 use crate::session::piece;
 use crate::session::report;
 use crate::tls::Stream;
-use crate::upstream::{Ask, Connected, Family, Link, Load, NoRoute, Publication, Seek, SeekError, Target};
+use crate::upstream::{Ask, Connected, Family, Link, Load, NoRoute, Publication, Seek, SeekError, Target, TargetId};
+
+/// The wait between two searches.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// What an authorised client wants.
 pub(super) struct Wish {
@@ -47,23 +52,51 @@ pub(super) enum Answer {
     Ours(u16, String),
     /// The upstream's answer, in the client's names.
     Theirs(Vec<u8>),
+    /// It has left.
+    Nobody,
 }
 
 /// No upstream took the stream.
 pub(super) struct Turned {
     pub(super) answer: Answer,
     pub(super) outcome: Outcome,
+    /// The upstream that said no.
+    pub(super) by: Option<TargetId>,
 }
 
 impl Turned {
     /// Turned away by the relay.
     pub(super) fn here(code: u16, text: &str, outcome: Outcome) -> Self {
-        Self { answer: Answer::Ours(code, text.to_owned()), outcome }
+        Self { answer: Answer::Ours(code, text.to_owned()), outcome, by: None }
+    }
+
+    /// Tells the client, and closes.
+    pub(super) async fn end(self, visitor: &mut Visitor, asked: &Asked) -> Outcome {
+        match self.answer {
+            Answer::Ours(code, text) => visitor.deny(asked, code, &text).await,
+            Answer::Theirs(bytes) => visitor.tell(&bytes).await,
+            Answer::Nobody => {}
+        }
+        self.outcome
+    }
+}
+
+/// Searches; where the upstream of a publication that was taken over says no, again for a while.
+pub(super) async fn find(place: &Place, asked: &Asked, wish: &Wish, ends: Ends, ghost: Option<Ghost>) -> Result<Found, Turned> {
+    loop {
+        let turned = match find_once(place, asked, wish, ends).await {
+            Ok(found) => return Ok(found),
+            Err(turned) => turned,
+        };
+        if !ghost.is_some_and(|ghost| turned.by == Some(ghost.at) && Instant::now() < ghost.until) {
+            return Err(turned);
+        }
+        sleep(AGAIN).await;
     }
 }
 
 /// Walks through the candidates until one takes the stream.
-pub(super) async fn find(place: &Place, asked: &Asked, wish: &Wish, ends: Ends) -> Result<Found, Turned> {
+async fn find_once(place: &Place, asked: &Asked, wish: &Wish, ends: Ends) -> Result<Found, Turned> {
     let shared = &place.shared;
     let mut seek = seek(place, asked, wish)?.for_client(ends);
     let mut report_step = report::steps(place);
@@ -123,7 +156,7 @@ fn refused(place: &Place, target: &Target, code: u16, answer: Vec<u8>) -> Turned
     let code = code.to_string();
     report::upstream_refused(place, target, &code);
     let outcome = Outcome::new(Side::Upstream, "upstream_refused", Status::Error).because(code);
-    Turned { answer: Answer::Theirs(answer), outcome }
+    Turned { answer: Answer::Theirs(answer), outcome, by: Some(target.id) }
 }
 
 fn dialogue(place: &Place, asked: &Asked, wish: &Wish, target: &Target) -> Result<Dialogue, Turned> {
