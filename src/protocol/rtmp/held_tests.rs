@@ -183,8 +183,11 @@ proptest! {
         prop_assert!(got.iter().all(|m| m.header.stream_id == to));
         let front = got.iter().take_while(|m| !is_media(m)).count();
         if let Some(first) = got.get(front) {
-            let sounds_only = stream.iter().all(|m| m.header.kind != kind::VIDEO);
-            prop_assert_eq!(what(first), if sounds_only { What::Sound } else { What::Key });
+            // Video of which nothing was known but one frame, and that one was cut, has not begun for whoever goes on.
+            let pictures = stream.iter().filter(|m| m.header.kind == kind::VIDEO);
+            let known = pictures.filter(|m| m.header.timestamp < first.header.timestamp).count();
+            let is_sound = what(first) == What::Sound;
+            prop_assert!(what(first) == What::Key || is_sound && known <= 1, "{:?} behind {} pictures", what(first), known);
         }
         // On each chunk stream the messages come as they were sent, to the last; video from a key frame on.
         for csid in [4, 6] {
