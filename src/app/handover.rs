@@ -23,6 +23,9 @@ use tokio::time::{Instant, sleep};
 
 /// Tells a process that its standard input holds listening sockets: the number of the process that gives them.
 const VARIABLE: &str = "RELAY_LISTEN_FDS";
+/// Listening sockets, each with the key of the configuration that it stands for.
+pub(super) type Given = Vec<(String, TcpListener)>;
+
 /// What a new process gets to become ready.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether it is.
@@ -144,7 +147,7 @@ impl Predecessor {
     ///
     /// # Errors
     /// Standard input is not what the variable says.
-    pub(super) fn of_process() -> anyhow::Result<Option<(Self, Vec<(String, TcpListener)>)>> {
+    pub(super) fn of_process() -> anyhow::Result<Option<(Self, Given)>> {
         let Some(giver) = std::env::var(VARIABLE).ok().and_then(|pid| pid.parse::<i32>().ok()) else { return Ok(None) };
         // A variable that was left over from a parent's parent is not meant for us.
         if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(giver) {
