@@ -12,7 +12,7 @@ mod readiness;
 mod status;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
@@ -60,7 +60,8 @@ pub struct Served {
     address: SocketAddr,
     handle: ServerHandle,
     door: Door,
-    socket: TcpListener,
+    /// For [`Self::share`]; gone once it has stopped, or the kernel would go on taking connections for nobody.
+    socket: Mutex<Option<TcpListener>>,
 }
 
 impl Served {
@@ -77,13 +78,15 @@ impl Served {
     /// A second handle on the socket, for another process to accept from.
     ///
     /// # Errors
-    /// What dup(2) says.
+    /// What dup(2) says; it has stopped.
     pub fn share(&self) -> std::io::Result<TcpListener> {
-        self.socket.try_clone()
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        socket.as_ref().ok_or(std::io::ErrorKind::NotConnected)?.try_clone()
     }
 
     /// Stops accepting and returns when what was being answered is answered, after 2 s at the latest.
     pub async fn stop(&self) {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.handle.stop(true).await;
     }
 }
@@ -131,7 +134,7 @@ pub fn serve(listener: TcpListener, settings: &Settings, sources: Sources) -> Re
     let start = |error: String| HttpError(error);
     std::thread::Builder::new().name("relay-http".into()).spawn(run).map_err(|error| start(error.to_string()))?;
     let handle = receive.recv().map_err(|error| start(error.to_string()))?.map_err(start)?;
-    Ok(Served { address, handle, door: kept, socket })
+    Ok(Served { address, handle, door: kept, socket: Mutex::new(Some(socket)) })
 }
 
 /// Counts requests by path, method and status, all three from bounded sets, and answers /metrics.
