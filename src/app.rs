@@ -2,6 +2,7 @@
 //!
 //! [`Relay`] is the relay wired together; [`run`] runs one as a process: log, limits, signals, drain.
 
+mod against;
 mod change;
 mod demo;
 mod doors;
@@ -22,7 +23,9 @@ use anyhow::Context;
 use ipnetwork::IpNetwork;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
+pub use against::changes_against;
 pub use demo::{demo, demo_origin, demo_publisher};
 pub use drain::Leaving;
 pub use health::{health, health_url};
@@ -32,13 +35,17 @@ pub use relay::Relay;
 pub use sockets::Sockets;
 
 use handover::Program;
-use reload::Reloader;
+use reload::{Reloaded, Reloader};
 
-use crate::config::{self, Config, Finding, Judges, Loaded, Objection};
+use crate::config::{self, Config, Finding, Judges, Loaded, Objection, View};
+use crate::http::admin::{Answer, Asked, Order};
 use crate::telemetry::logging::{self, LogGuard};
 use crate::telemetry::{Telemetry, events};
 use crate::tls;
 use crate::upstream;
+
+/// Longest nonce that configurations are compared under, bytes.
+const MAX_NONCE: usize = 64;
 
 /// Runs the relay until it is told to stop. Warnings of the configuration are logged first.
 ///
@@ -87,6 +94,8 @@ async fn serve(
         None => manager::ready(),
     }
     let mut reloader = Reloader::new(loaded);
+    // Where nobody can ask, nobody does.
+    let mut orders = relay.orders.take().unwrap_or_else(|| mpsc::channel(1).1);
     let told = async {
         loop {
             tokio::select! {
@@ -112,6 +121,11 @@ async fn serve(
                         break Leaving::Replaced;
                     }
                 }
+                Some(asked) = orders.recv() => {
+                    if obey(asked, &mut reloader, &relay, log).await {
+                        break Leaving::Told;
+                    }
+                }
                 why = relay.failed() => break Leaving::Failed(why),
             }
         }
@@ -120,6 +134,7 @@ async fn serve(
         why = told => why,
         () = manager::feed(&relay, &telemetry) => Leaving::Told,
     };
+    drop(orders);
     if why == Leaving::Replaced {
         relay.close_http().await;
     } else {
@@ -136,6 +151,30 @@ async fn serve(
         relay.stop().await;
     }
     if let Leaving::Failed(why) = why { Err(anyhow::anyhow!(why)) } else { Ok(()) }
+}
+
+/// Does what an operator asks for; whether that is to end.
+async fn obey(asked: Asked, reloader: &mut Reloader, relay: &Relay, log: &LogGuard) -> bool {
+    let Asked { order, answer } = asked;
+    let ends = matches!(order, Order::Drain);
+    let done = match order {
+        Order::Reload => {
+            let Reloaded { result, changes, warnings, error } = reloader.reload(relay, Some(log), "admin").await;
+            Answer::Reloaded { result, changes, warnings, error }
+        }
+        Order::Drain => Answer::Draining,
+        Order::LogLevel(level) => {
+            level.into_iter().for_each(|level| log.set_level(level));
+            Answer::LogLevel(log.level())
+        }
+        Order::Compare(view) => match View::new(reloader.running(), &view.nonce) {
+            _ if view.nonce.len() > MAX_NONCE => Answer::Cannot("the nonce is too long"),
+            running => Answer::Compared(running.changes(&view)),
+        },
+    };
+    // Whoever asked may be gone; it is done all the same.
+    let _ = answer.send(done);
+    ends
 }
 
 /// Starts the program again and hands the sockets over. Whether the new process serves; where it does not, everything is as it was.

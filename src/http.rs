@@ -4,6 +4,7 @@
 //! never changes anything. /status asks the control actors in parallel, each under a deadline, and shows an answer that did
 //! not come as missing.
 
+pub mod admin;
 mod desk;
 mod door;
 mod facts;
@@ -15,7 +16,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
+use actix_web::dev::{Server, ServerHandle};
 use actix_web::guard::{Any, Get, Head};
 use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::{App, HttpResponse, HttpServer, web};
@@ -59,7 +60,7 @@ pub struct HttpError(String);
 pub struct Served {
     address: SocketAddr,
     handle: ServerHandle,
-    door: Door,
+    door: Option<Door>,
     /// For [`Self::share`]; gone once it has stopped, or the kernel would go on taking connections for nobody.
     socket: Mutex<Option<TcpListener>>,
 }
@@ -72,7 +73,9 @@ impl Served {
 
     /// Changes the networks that may ask for everything; empty lets everyone.
     pub fn allow(&self, networks: Vec<IpNetwork>) {
-        self.door.allow(networks);
+        if let Some(door) = &self.door {
+            door.allow(networks);
+        }
     }
 
     /// A second handle on the socket, for another process to accept from.
@@ -96,34 +99,47 @@ impl Served {
 /// # Errors
 /// [`HttpError`].
 pub fn serve(listener: TcpListener, settings: &Settings, sources: Sources) -> Result<Served, HttpError> {
-    let address = listener.local_addr().map_err(|error| HttpError(error.to_string()))?;
     let metrics = metrics(&sources)?;
     let door = Door::new(settings.allowed.clone());
     let kept = door.clone();
-    let socket = listener.try_clone().map_err(|error| HttpError(error.to_string()))?;
     let private = settings.tls.as_ref().map(|server| server.for_http());
+    let served = launch("relay-http", listener, move |listener| {
+        let app = move || {
+            // Once a worker, and there is one: all requests meet at one desk.
+            let desk = web::Data::new(Desk::new(sources.clone(), PATIENCE));
+            let (door, metrics) = (door.clone(), metrics.clone());
+            App::new()
+                .wrap(metrics)
+                .wrap(from_fn(door::pass))
+                .wrap(headers())
+                .app_data(web::ThinData(door))
+                .configure(|app| routes(app, desk))
+        };
+        let server = HttpServer::new(app).workers(1).disable_signals().max_connections(MAX_CONNECTIONS);
+        let server = server.shutdown_timeout(SHUTDOWN_SECONDS);
+        let server = match private {
+            None => server.listen(listener),
+            Some(config) => server.listen_rustls_0_23(listener, config),
+        };
+        server.map(HttpServer::run)
+    })?;
+    Ok(Served { door: Some(kept), ..served })
+}
+
+/// Runs what `start` makes of `listener` on a thread of its own.
+fn launch(
+    name: &str,
+    listener: TcpListener,
+    start: impl FnOnce(TcpListener) -> std::io::Result<Server> + Send + 'static,
+) -> Result<Served, HttpError> {
+    let failed = |error: String| HttpError(error);
+    let address = listener.local_addr().map_err(|error| failed(error.to_string()))?;
+    let socket = listener.try_clone().map_err(|error| failed(error.to_string()))?;
     let (send, receive) = std::sync::mpsc::sync_channel(1);
     let run = move || {
         actix_rt::System::new().block_on(async move {
-            let app = move || {
-                // Once a worker, and there is one: all requests meet at one desk.
-                let desk = web::Data::new(Desk::new(sources.clone(), PATIENCE));
-                let (door, metrics) = (door.clone(), metrics.clone());
-                App::new()
-                    .wrap(metrics)
-                    .wrap(from_fn(door::pass))
-                    .wrap(headers())
-                    .app_data(web::ThinData(door))
-                    .configure(|app| routes(app, desk))
-            };
-            let server = HttpServer::new(app).workers(1).disable_signals().max_connections(MAX_CONNECTIONS);
-            let server = server.shutdown_timeout(SHUTDOWN_SECONDS);
-            let server = match private {
-                None => server.listen(listener),
-                Some(config) => server.listen_rustls_0_23(listener, config),
-            };
-            let server = server.map(HttpServer::run);
-            let started = server.as_ref().map(|server| server.handle()).map_err(ToString::to_string);
+            let server = start(listener);
+            let started = server.as_ref().map(Server::handle).map_err(ToString::to_string);
             // The asker waits for this below; if it is gone, so is the process.
             let _ = send.send(started);
             if let Ok(server) = server {
@@ -131,10 +147,9 @@ pub fn serve(listener: TcpListener, settings: &Settings, sources: Sources) -> Re
             }
         });
     };
-    let start = |error: String| HttpError(error);
-    std::thread::Builder::new().name("relay-http".into()).spawn(run).map_err(|error| start(error.to_string()))?;
-    let handle = receive.recv().map_err(|error| start(error.to_string()))?.map_err(start)?;
-    Ok(Served { address, handle, door: kept, socket: Mutex::new(Some(socket)) })
+    std::thread::Builder::new().name(name.into()).spawn(run).map_err(|error| failed(error.to_string()))?;
+    let handle = receive.recv().map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+    Ok(Served { address, handle, door: None, socket: Mutex::new(Some(socket)) })
 }
 
 /// Counts requests by path, method and status, all three from bounded sets, and answers /metrics.

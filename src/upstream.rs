@@ -11,6 +11,7 @@ mod check;
 pub mod circuit;
 mod circuits;
 pub mod dial;
+mod drained;
 pub mod guard;
 pub mod health;
 pub mod live;
@@ -38,6 +39,7 @@ pub use check::watch;
 pub use circuit::{CircuitState, NotNow};
 pub use circuits::{Change, TargetView};
 pub use dial::{Connected, DialError, DialSettings, Dialer};
+pub use drained::Drained;
 pub use health::{DialPermit, Health};
 pub use live::{Live, Publication};
 pub use load::{Load, Loads};
@@ -133,6 +135,8 @@ pub fn reachability(config: &Config, targets: &[Arc<Target>], means: &Means) -> 
 /// What /status shows of an upstream.
 #[derive(Debug, Clone)]
 pub struct UpstreamView {
+    /// Its number.
+    pub id: TargetId,
     /// Its label, without credentials, key and query.
     pub target: String,
     /// Its name, if it has one.
@@ -147,16 +151,19 @@ pub struct UpstreamView {
     pub max_connections: Option<u32>,
     /// "off", "verified" or "not_verified".
     pub tls: &'static str,
+    /// Whether an operator lets it take no new streams.
+    pub drained: bool,
     /// How it is.
     pub health: VitalView,
 }
 
 /// The upstreams in their order, as they are each time the answer is called.
-pub fn views(config: &Config, targets: &[Arc<Target>], means: &Means) -> Arc<dyn Fn() -> Vec<UpstreamView> + Send + Sync> {
-    let known: Vec<_> = targets.iter().cloned().zip(config.upstreams.clone()).collect();
-    let (health, loads) = (means.health.clone(), means.loads.clone());
+pub fn views(config: &Config, router: &Router) -> Arc<dyn Fn() -> Vec<UpstreamView> + Send + Sync> {
+    let known: Vec<_> = router.targets().iter().cloned().zip(config.upstreams.clone()).collect();
+    let (health, loads, drained) = (router.means().health.clone(), router.means().loads.clone(), router.drained().clone());
     Arc::new(move || {
         let view = |((target, upstream), health): (&(Arc<Target>, crate::config::Upstream), VitalView)| UpstreamView {
+            id: target.id,
             target: target.label.clone(),
             name: upstream.name.clone(),
             weight: upstream.weight,
@@ -164,6 +171,7 @@ pub fn views(config: &Config, targets: &[Arc<Target>], means: &Means) -> Arc<dyn
             sessions: loads.of(target.id),
             max_connections: upstream.max_connections,
             tls: privacy(target, upstream),
+            drained: drained.holds(target.id),
             health,
         };
         known.iter().zip(health.views()).map(view).collect()

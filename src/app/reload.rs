@@ -13,7 +13,6 @@ use crate::telemetry::logging::LogGuard;
 
 /// What came of it.
 #[derive(Debug)]
-#[allow(dead_code, reason = "for whoever asks to be answered")]
 pub(super) struct Reloaded {
     /// One of [`labels::CONFIG_RELOADS`](crate::telemetry::labels::CONFIG_RELOADS).
     pub(super) result: &'static str,
@@ -50,7 +49,6 @@ impl Reloader {
     }
 
     /// What runs.
-    #[allow(dead_code, reason = "for whoever asks to be answered")]
     pub(super) fn running(&self) -> &Loaded {
         &self.running
     }

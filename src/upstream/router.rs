@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::drained::Drained;
 use super::live::{Live, Publication};
 use super::load::Loads;
 use super::route::Pattern;
@@ -52,6 +53,7 @@ struct Shared {
     targets: Vec<Arc<Target>>,
     live: Live,
     loads: Loads,
+    drained: Drained,
     routes: Vec<Route>,
 }
 
@@ -85,7 +87,8 @@ impl Router {
         }
         let loads = means.loads.clone();
         let live = before.map_or_else(Live::default, |before| before.shared.live.clone());
-        Ok(Self { shared: Arc::new(Shared { means, targets, live, loads, routes }) })
+        let drained = before.map_or_else(Drained::default, |before| before.shared.drained.clone());
+        Ok(Self { shared: Arc::new(Shared { means, targets, live, loads, drained, routes }) })
     }
 
     /// Begins the search for an upstream that takes what is asked.
@@ -102,18 +105,20 @@ impl Router {
     }
 
     fn order(&self, ask: &Ask<'_>, group: &mut Group) -> Result<Vec<TargetId>, NoRoute> {
-        let Shared { targets, live, loads, means, .. } = &*self.shared;
+        let Shared { targets, live, loads, drained, means, .. } = &*self.shared;
         let (health, now) = (&means.health, Instant::now());
         let speaks = |id: TargetId| targets.iter().any(|target| target.id == id && target.family() == ask.family);
         if !group.members().iter().any(|member| speaks(member.id)) {
             return Err(NoRoute::Family(ask.family));
         }
         let plays = ask.action == Action::Play;
-        let fitness = |id: TargetId| if speaks(id) && !loads.is_full(id) { health.fitness(id, now) } else { Fitness::Out };
+        let first = live.target_of(ask.name).filter(|_| plays);
+        let takes = |id: TargetId| speaks(id) && !loads.is_full(id) && (!drained.holds(id) || first == Some(id));
+        let fitness = |id: TargetId| if takes(id) { health.fitness(id, now) } else { Fitness::Out };
         let order = group.candidates(&mut Moment {
             key: &ask.name.joined(),
             publishes: !plays,
-            first: live.target_of(ask.name).filter(|_| plays),
+            first,
             last: ask.lost,
             fitness: &fitness,
             load: &|id| loads.of(id),
@@ -131,6 +136,11 @@ impl Router {
     /// Which streams are live.
     pub fn live(&self) -> &Live {
         &self.shared.live
+    }
+
+    /// Which targets take no new streams; it can be changed at any time.
+    pub fn drained(&self) -> &Drained {
+        &self.shared.drained
     }
 
     /// The targets, in the order of the configuration.

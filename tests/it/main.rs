@@ -6,6 +6,7 @@
 //! is judged by `parser`, which shares no line with the relay's own `protocol`.
 
 mod actors;
+mod admin;
 mod amf;
 mod client;
 mod drain;

@@ -16,6 +16,7 @@ pub(super) struct Upstream {
     sessions: u32,
     max_connections: Option<u32>,
     tls: &'static str,
+    drained: bool,
     health: Health,
 }
 
@@ -43,8 +44,8 @@ struct Checks {
 
 impl From<UpstreamView> for Upstream {
     fn from(view: UpstreamView) -> Self {
-        let UpstreamView { target, name, weight, backup, sessions, max_connections, tls, health } = view;
-        Self { target, name, weight, backup, sessions, max_connections, tls, health: health.into() }
+        let UpstreamView { target, name, weight, backup, sessions, max_connections, tls, drained, health, .. } = view;
+        Self { target, name, weight, backup, sessions, max_connections, tls, drained, health: health.into() }
     }
 }
 
