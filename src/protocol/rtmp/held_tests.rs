@@ -318,6 +318,19 @@ fn failed_over(bytes: &[u8], cut: usize, resumed: usize, piece: usize, stream_id
 }
 
 #[test]
+fn a_decoder_s_header_of_which_only_the_chunk_header_had_passed_is_said_to_the_next_upstream() {
+    let stream = [What::VideoHeader, What::Key, What::Inter].into_iter().zip(1..).map(|(what, number)| message(what, number, 50));
+    let stream: Vec<_> = stream.collect();
+    let bytes = spoken(&stream, 4096, &[]);
+    let behind_the_first_header = 16 + 12;
+    for resumed in [behind_the_first_header, behind_the_first_header + 1, bytes.len()] {
+        let out = failed_over(&bytes, behind_the_first_header, resumed, 700, SAME);
+        let got: Vec<_> = heard(&out).iter().filter(|m| m.header.kind != kind::SET_CHUNK_SIZE).map(what).collect();
+        assert_eq!(got, [What::VideoHeader, What::Key, What::Inter], "{resumed}");
+    }
+}
+
+#[test]
 fn the_oldest_group_goes_first_and_its_headers_are_remembered() {
     let list = [
         (What::VideoHeader, 1),
