@@ -36,6 +36,8 @@ const PATHS: [&str; 7] = ["/", "/health", "/livez", "/ready", "/version", "/stat
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Open connections of HTTP clients; more wait in the kernel. The descriptors belong to streams.
 const MAX_CONNECTIONS: usize = 256;
+/// What the thread that accepts gets to hear that it is to rest, and the one that answers to take what was accepted.
+const SETTLING: Duration = Duration::from_millis(50);
 /// What requests in progress get at the end.
 const SHUTDOWN_SECONDS: u64 = 2;
 
@@ -90,6 +92,9 @@ impl Served {
     /// Stops accepting and returns when what was being answered is answered, after 2 s at the latest.
     pub async fn stop(&self) {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // What is accepted and not yet handed to a worker when the server stops is dropped by it without a word.
+        self.handle.pause().await;
+        tokio::time::sleep(SETTLING).await;
         self.handle.stop(true).await;
     }
 }

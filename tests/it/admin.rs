@@ -261,6 +261,19 @@ fn a_drain_ends_the_relay_and_orders_are_refused_meanwhile() {
 }
 
 #[test]
+fn an_order_is_told_also_where_whoever_gave_it_has_gone() {
+    let origin = Origin::willing();
+    let relay = relay_with(&origin, json!({}));
+    let admin = Admin::of(&relay);
+    for _ in 0..3 {
+        let mut socket = TcpStream::connect(admin.address).expect("/admin takes a connection");
+        write!(socket, "POST /admin/reload HTTP/1.1\r\n{}\r\n", admin.head).expect("it reads");
+    }
+    wait_equal("reloads", &3, || relay.events("config_reloaded").len());
+    wait_equal("action lines", &3, || actions(&relay).len());
+}
+
+#[test]
 fn without_the_token_nothing_is_answered() {
     let origin = Origin::willing();
     let relay = relay_with(&origin, json!({ "security": { "admin_token": TOKEN } }));
