@@ -1,5 +1,6 @@
 //! SIGUSR2: a new process takes the listening sockets, nobody is refused, and whoever was in the old one goes in its own time.
 
+use std::collections::BTreeSet;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -13,8 +14,8 @@ use crate::ear::End;
 use crate::origin::Origin;
 use crate::parser::kind;
 use crate::relay::{Face, Process, configured};
-use crate::speech::body;
-use crate::wait::{SOON, wait_equal, wait_for, wait_until};
+use crate::speech::{Say, body};
+use crate::wait::{SOON, pace, wait_equal, wait_for, wait_until};
 
 /// The process that has taken over; ended with the test.
 struct New(Pid);
@@ -100,6 +101,100 @@ fn nobody_is_refused_and_whoever_was_in_goes_in_its_own_time_and_comes_back_to_t
     assert!(count > 0 && refused.is_empty(), "of {count}: {refused:#?}");
     assert!(new.runs() && face.metric("process_start_time_seconds") >= started);
     assert_eq!(relay.events("drain_finished")[0]["closed"], STREAMS);
+}
+
+/// An encoder of ten pictures a second, of which every twentieth is a key frame, that comes back when it is closed, as OBS does: with a
+/// key frame at once. A picture is its number.
+struct Live {
+    stream: String,
+    client: Client,
+    key_due: bool,
+    returned: usize,
+}
+
+impl Live {
+    const GROUP: u32 = 20;
+    const PACE: Duration = Duration::from_millis(100);
+
+    fn publishing(face: &Face, stream: String) -> Self {
+        let client = Self::connect(face, &stream);
+        Self { stream, client, key_due: true, returned: 0 }
+    }
+
+    fn connect(face: &Face, stream: &str) -> Client {
+        let mut client = Client::publishing(face, "live", stream);
+        client.set_chunk_size(4096);
+        let header = Say::full(6, 0, kind::VIDEO, 1, b"\x17\x00\0\0\0avc").bytes(4096);
+        client.try_write(&header).expect("it was just let in");
+        client
+    }
+
+    /// Sends picture `number`, or comes back in its stead.
+    fn tick(&mut self, face: &Face, number: u32) {
+        let key = self.key_due || number.is_multiple_of(Self::GROUP);
+        let front: &[u8] = if key { b"\x17\x01\0\0\0" } else { b"\x27\x01\0\0\0" };
+        let picture = [front, &number.to_be_bytes(), &body(number, 400)].concat();
+        let said = Say::full(6, number * 100, kind::VIDEO, 1, &picture).bytes(4096);
+        self.key_due = false;
+        let gone = self.client.ear.record().end.is_some();
+        if gone || self.client.try_write(&said).is_err() {
+            self.client = Self::connect(face, &self.stream);
+            (self.key_due, self.returned) = (true, self.returned + 1);
+        }
+    }
+
+    /// Pictures up to `last` that reached the origin on none of its connections, and whether each of these began with a key frame.
+    fn missing(&self, origin: &Origin, last: u32) -> (usize, bool) {
+        let lines = origin.lines_of(&self.stream);
+        let (mut numbers, mut whole) = (BTreeSet::new(), lines.len() == self.returned + 1);
+        for line in lines {
+            let record = line.ear.record();
+            let pictures = record.messages.iter().filter(|m| m.kind == kind::VIDEO && m.body.get(1) == Some(&1));
+            whole &= pictures.clone().next().is_none_or(|first| first.body[0] == 0x17);
+            numbers.extend(pictures.map(|m| u32::from_be_bytes([m.body[5], m.body[6], m.body[7], m.body[8]])));
+        }
+        ((0..=last).filter(|number| !numbers.contains(number)).count(), whole)
+    }
+}
+
+#[test]
+fn publishers_that_come_back_lose_less_than_a_group_of_pictures() {
+    const STREAMS: usize = 100;
+    let origin = Origin::willing();
+    let mut relay = Process::with(&origin.url(""), json!({ "drain": { "spread": "1s" }, "shutdown_timeout": "1m" }));
+    let face: Face = *relay;
+    let mut all: Vec<Live> = (0..STREAMS).map(|n| Live::publishing(&face, format!("cam{n}"))).collect();
+    let (began, mut number, mut new) = (Instant::now(), 0, None);
+    let mut late = None;
+    while late.is_none_or(|late| number < late) {
+        pace(began + Live::PACE * number);
+        all.iter_mut().for_each(|live| live.tick(&face, number));
+        if number == 30 {
+            relay.signal(Signal::USR2);
+            new = Some(New::of(&relay));
+        }
+        if late.is_none() && !relay.events("drain_finished").is_empty() {
+            late = Some(number + Live::GROUP);
+        }
+        number += 1;
+    }
+    assert_eq!(relay.exit().code(), Some(0));
+    assert!(new.as_ref().is_some_and(New::runs));
+    let last = number - 3;
+    let lost: Vec<usize> = all
+        .iter()
+        .map(|live| {
+            wait_until("the last picture has come", || {
+                live.missing(&origin, number - 1).0 == live.missing(&origin, number - 2).0
+            });
+            let (missing, whole) = live.missing(&origin, last);
+            assert!(whole && live.returned == 1, "{}: {} times", live.stream, live.returned);
+            missing
+        })
+        .collect();
+    let most = lost.iter().max().expect("there are some");
+    println!("pictures lost: {} at most, {:.1} as a rule", most, lost.iter().sum::<usize>() as f64 / lost.len() as f64);
+    assert!(*most < Live::GROUP as usize, "{lost:?}");
 }
 
 #[test]
