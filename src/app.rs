@@ -2,10 +2,12 @@
 //!
 //! [`Relay`] is the relay wired together; [`run`] runs one as a process: log, limits, signals, drain.
 
+mod against;
 mod change;
 mod demo;
 mod doors;
 mod drain;
+mod handover;
 mod health;
 mod manager;
 mod outfit;
@@ -21,7 +23,9 @@ use anyhow::Context;
 use ipnetwork::IpNetwork;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
+pub use against::changes_against;
 pub use demo::{demo, demo_origin, demo_publisher};
 pub use drain::Leaving;
 pub use health::{health, health_url};
@@ -30,13 +34,18 @@ pub use relay::Actors;
 pub use relay::Relay;
 pub use sockets::Sockets;
 
-use reload::Reloader;
+use handover::Program;
+use reload::{Reloaded, Reloader};
 
-use crate::config::{self, Config, Finding, Judges, Loaded, Objection};
+use crate::config::{self, Config, Finding, Judges, Loaded, Objection, View};
+use crate::http::admin::{Answer, Asked, Order};
 use crate::telemetry::logging::{self, LogGuard};
 use crate::telemetry::{Telemetry, events};
 use crate::tls;
 use crate::upstream;
+
+/// Longest nonce that configurations are compared under, bytes.
+const MAX_NONCE: usize = 64;
 
 /// Runs the relay until it is told to stop. Warnings of the configuration are logged first.
 ///
@@ -73,15 +82,25 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let relay = Relay::start_on(sockets, &loaded, telemetry.clone())?;
+    let mut succession = signal(SignalKind::user_defined2())?;
+    let program = Program::of_process()?;
+    let mut relay = Relay::start_on(sockets, &loaded, telemetry.clone())?;
     started(&relay);
-    manager::ready();
+    match relay.predecessor.take() {
+        Some(predecessor) => {
+            manager::took_over();
+            predecessor.tell_ready();
+        }
+        None => manager::ready(),
+    }
     let mut reloader = Reloader::new(loaded);
+    // Where nobody can ask, nobody does.
+    let mut orders = relay.orders.take().unwrap_or_else(|| mpsc::channel(1).1);
     let told = async {
         loop {
             tokio::select! {
-                _ = terminate.recv() => break None,
-                _ = interrupt.recv() => break None,
+                _ = terminate.recv() => break Leaving::Told,
+                _ = interrupt.recv() => break Leaving::Told,
                 _ = hangup.recv() => {
                     log.reopen();
                     reloader.reload(&relay, Some(log), "signal").await;
@@ -91,17 +110,36 @@ async fn serve(
                         reloader.reload(&relay, Some(log), "watch").await;
                     }
                 }
-                why = relay.failed() => break Some(why),
+                _ = succession.recv() => {
+                    let replaced = tokio::select! {
+                        replaced = replace(&program, &relay, &telemetry) => replaced,
+                        // Who is told to end meanwhile ends the new process with it.
+                        _ = terminate.recv() => break Leaving::Told,
+                        _ = interrupt.recv() => break Leaving::Told,
+                    };
+                    if replaced {
+                        break Leaving::Replaced;
+                    }
+                }
+                Some(asked) = orders.recv() => {
+                    if obey(asked, &mut reloader, &relay, log).await {
+                        break Leaving::Told;
+                    }
+                }
+                why = relay.failed() => break Leaving::Failed(why),
             }
         }
     };
-    let failed = tokio::select! {
-        failed = told => failed,
-        () = manager::feed(&relay, &telemetry) => None,
+    let why = tokio::select! {
+        why = told => why,
+        () = manager::feed(&relay, &telemetry) => Leaving::Told,
     };
-    manager::stopping();
-    // Also behind a failure: streams that run are not cut for it.
-    let why = if failed.is_some() { Leaving::Failed } else { Leaving::Told };
+    drop(orders);
+    if why == Leaving::Replaced {
+        relay.close_http().await;
+    } else {
+        manager::stopping();
+    }
     let drained = tokio::select! {
         () = relay.drain(why) => true,
         () = manager::feed(&relay, &telemetry) => false,
@@ -112,7 +150,48 @@ async fn serve(
     if drained {
         relay.stop().await;
     }
-    failed.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
+    if let Leaving::Failed(why) = why { Err(anyhow::anyhow!(why)) } else { Ok(()) }
+}
+
+/// Does what an operator asks for; whether that is to end.
+async fn obey(asked: Asked, reloader: &mut Reloader, relay: &Relay, log: &LogGuard) -> bool {
+    let Asked { order, answer } = asked;
+    let ends = matches!(order, Order::Drain);
+    let done = match order {
+        Order::Reload => {
+            let Reloaded { result, changes, warnings, error } = reloader.reload(relay, Some(log), "admin").await;
+            Answer::Reloaded { result, changes, warnings, error }
+        }
+        Order::Drain => Answer::Draining,
+        Order::LogLevel(level) => {
+            level.into_iter().for_each(|level| log.set_level(level));
+            Answer::LogLevel(log.level())
+        }
+        Order::Compare(view) => match View::new(reloader.running(), &view.nonce) {
+            _ if view.nonce.len() > MAX_NONCE => Answer::Cannot("the nonce is too long"),
+            running => Answer::Compared(running.changes(&view)),
+        },
+    };
+    // Whoever asked may be gone; it is done all the same.
+    let _ = answer.send(done);
+    ends
+}
+
+/// Starts the program again and hands the sockets over. Whether the new process serves; where it does not, everything is as it was.
+async fn replace(program: &Program, relay: &Relay, telemetry: &Telemetry) -> bool {
+    let replaced = async {
+        let successor = program.start(&relay.share().await?)?;
+        telemetry.emit(events::UpgradeStarted { pid: successor.pid(), timeout: handover::PATIENCE });
+        successor.ready().await
+    };
+    match replaced.await {
+        Ok(pid) => telemetry.emit(events::UpgradeReady { pid }),
+        Err(error) => {
+            telemetry.emit(events::UpgradeFailed { error: &format!("{error:#}") });
+            return false;
+        }
+    }
+    true
 }
 
 /// `None` lasts for ever.

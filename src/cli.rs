@@ -10,6 +10,8 @@ Examples:
   relay demo                              see it work, with an origin and a test stream
   relay config.json                       run with this configuration
   relay --check config.json               judge it, report every problem, run nothing
+  relay --check --against http://127.0.0.1:8081 config.json
+                                          what a reload would change in the relay that runs
   UPSTREAM=rtmp://origin.example.com relay
                                           run without a file: every key has a variable
   relay health                            for a container's HEALTHCHECK; any URL of the relay can be asked
@@ -19,7 +21,7 @@ Examples:
 Without CONFIG, ./config.json is read if there is one. Variables win over the file; docs/CONFIGURATION.md lists both.
 SIGTERM or SIGINT lets running streams end for `shutdown_timeout`; a second one ends at once.
 
-Exit codes: 0 ended as asked, 1 failed while running, 64 wrong use, 78 wrong configuration.";
+Exit codes: 0 ended as asked, 1 failed while running, 2 a change needs a restart (--against), 64 wrong use, 78 wrong configuration.";
 
 /// The front door for live video: relays RTMP and RTSP publishers and players to an origin.
 #[derive(Debug, Parser)]
@@ -35,8 +37,13 @@ pub(crate) struct Cli {
     #[arg(long)]
     pub(crate) check: bool,
 
+    /// With --check: say what taking CONFIG would change and when, instead of OLD: a file, or the address of a running
+    /// relay's /admin (http://127.0.0.1:8081). Exits 2 where a change needs a restart, 1 where the relay cannot be asked
+    #[arg(long, value_name = "OLD", requires = "check")]
+    pub(crate) against: Option<String>,
+
     /// Print the JSON Schema of the configuration and exit
-    #[arg(long, conflicts_with_all = ["check", "config"])]
+    #[arg(long, conflicts_with_all = ["check", "config", "against"])]
     pub(crate) print_schema: bool,
 }
 

@@ -138,6 +138,11 @@ impl Loaded {
         self.given.path.iter().cloned().chain(tokens).collect()
     }
 
+    /// Whether somebody chose a value for the key, be it its default.
+    pub fn gives(&self, key: &str) -> bool {
+        tree::get(&self.given.whole, key).is_some()
+    }
+
     /// Everything that was chosen, secrets among it, as bytes to be digested: equal for equal choices.
     pub fn for_digest(&self) -> Vec<u8> {
         diff::bytes(self)

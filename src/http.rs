@@ -4,6 +4,7 @@
 //! never changes anything. /status asks the control actors in parallel, each under a deadline, and shows an answer that did
 //! not come as missing.
 
+pub mod admin;
 mod desk;
 mod door;
 mod facts;
@@ -12,10 +13,10 @@ mod readiness;
 mod status;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
+use actix_web::dev::{Server, ServerHandle};
 use actix_web::guard::{Any, Get, Head};
 use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::{App, HttpResponse, HttpServer, web};
@@ -35,6 +36,8 @@ const PATHS: [&str; 7] = ["/", "/health", "/livez", "/ready", "/version", "/stat
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Open connections of HTTP clients; more wait in the kernel. The descriptors belong to streams.
 const MAX_CONNECTIONS: usize = 256;
+/// What the thread that accepts gets to hear that it is to rest, and the one that answers to take what was accepted.
+const SETTLING: Duration = Duration::from_millis(50);
 /// What requests in progress get at the end.
 const SHUTDOWN_SECONDS: u64 = 2;
 
@@ -59,7 +62,9 @@ pub struct HttpError(String);
 pub struct Served {
     address: SocketAddr,
     handle: ServerHandle,
-    door: Door,
+    door: Option<Door>,
+    /// For [`Self::share`]; gone once it has stopped, or the kernel would go on taking connections for nobody.
+    socket: Mutex<Option<TcpListener>>,
 }
 
 impl Served {
@@ -70,11 +75,26 @@ impl Served {
 
     /// Changes the networks that may ask for everything; empty lets everyone.
     pub fn allow(&self, networks: Vec<IpNetwork>) {
-        self.door.allow(networks);
+        if let Some(door) = &self.door {
+            door.allow(networks);
+        }
+    }
+
+    /// A second handle on the socket, for another process to accept from.
+    ///
+    /// # Errors
+    /// What dup(2) says; it has stopped.
+    pub fn share(&self) -> std::io::Result<TcpListener> {
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        socket.as_ref().ok_or(std::io::ErrorKind::NotConnected)?.try_clone()
     }
 
     /// Stops accepting and returns when what was being answered is answered, after 2 s at the latest.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // What is accepted and not yet handed to a worker when the server stops is dropped by it without a word.
+        self.handle.pause().await;
+        tokio::time::sleep(SETTLING).await;
         self.handle.stop(true).await;
     }
 }
@@ -84,33 +104,47 @@ impl Served {
 /// # Errors
 /// [`HttpError`].
 pub fn serve(listener: TcpListener, settings: &Settings, sources: Sources) -> Result<Served, HttpError> {
-    let address = listener.local_addr().map_err(|error| HttpError(error.to_string()))?;
     let metrics = metrics(&sources)?;
     let door = Door::new(settings.allowed.clone());
     let kept = door.clone();
     let private = settings.tls.as_ref().map(|server| server.for_http());
+    let served = launch("relay-http", listener, move |listener| {
+        let app = move || {
+            // Once a worker, and there is one: all requests meet at one desk.
+            let desk = web::Data::new(Desk::new(sources.clone(), PATIENCE));
+            let (door, metrics) = (door.clone(), metrics.clone());
+            App::new()
+                .wrap(metrics)
+                .wrap(from_fn(door::pass))
+                .wrap(headers())
+                .app_data(web::ThinData(door))
+                .configure(|app| routes(app, desk))
+        };
+        let server = HttpServer::new(app).workers(1).disable_signals().max_connections(MAX_CONNECTIONS);
+        let server = server.shutdown_timeout(SHUTDOWN_SECONDS);
+        let server = match private {
+            None => server.listen(listener),
+            Some(config) => server.listen_rustls_0_23(listener, config),
+        };
+        server.map(HttpServer::run)
+    })?;
+    Ok(Served { door: Some(kept), ..served })
+}
+
+/// Runs what `start` makes of `listener` on a thread of its own.
+fn launch(
+    name: &str,
+    listener: TcpListener,
+    start: impl FnOnce(TcpListener) -> std::io::Result<Server> + Send + 'static,
+) -> Result<Served, HttpError> {
+    let failed = |error: String| HttpError(error);
+    let address = listener.local_addr().map_err(|error| failed(error.to_string()))?;
+    let socket = listener.try_clone().map_err(|error| failed(error.to_string()))?;
     let (send, receive) = std::sync::mpsc::sync_channel(1);
     let run = move || {
         actix_rt::System::new().block_on(async move {
-            let app = move || {
-                // Once a worker, and there is one: all requests meet at one desk.
-                let desk = web::Data::new(Desk::new(sources.clone(), PATIENCE));
-                let (door, metrics) = (door.clone(), metrics.clone());
-                App::new()
-                    .wrap(metrics)
-                    .wrap(from_fn(door::pass))
-                    .wrap(headers())
-                    .app_data(web::ThinData(door))
-                    .configure(|app| routes(app, desk))
-            };
-            let server = HttpServer::new(app).workers(1).disable_signals().max_connections(MAX_CONNECTIONS);
-            let server = server.shutdown_timeout(SHUTDOWN_SECONDS);
-            let server = match private {
-                None => server.listen(listener),
-                Some(config) => server.listen_rustls_0_23(listener, config),
-            };
-            let server = server.map(HttpServer::run);
-            let started = server.as_ref().map(|server| server.handle()).map_err(ToString::to_string);
+            let server = start(listener);
+            let started = server.as_ref().map(Server::handle).map_err(ToString::to_string);
             // The asker waits for this below; if it is gone, so is the process.
             let _ = send.send(started);
             if let Ok(server) = server {
@@ -118,10 +152,9 @@ pub fn serve(listener: TcpListener, settings: &Settings, sources: Sources) -> Re
             }
         });
     };
-    let start = |error: String| HttpError(error);
-    std::thread::Builder::new().name("relay-http".into()).spawn(run).map_err(|error| start(error.to_string()))?;
-    let handle = receive.recv().map_err(|error| start(error.to_string()))?.map_err(start)?;
-    Ok(Served { address, handle, door: kept })
+    std::thread::Builder::new().name(name.into()).spawn(run).map_err(|error| failed(error.to_string()))?;
+    let handle = receive.recv().map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+    Ok(Served { address, handle, door: None, socket: Mutex::new(Some(socket)) })
 }
 
 /// Counts requests by path, method and status, all three from bounded sets, and answers /metrics.

@@ -11,6 +11,7 @@ mod check;
 pub mod circuit;
 mod circuits;
 pub mod dial;
+mod drained;
 pub mod guard;
 pub mod health;
 pub mod live;
@@ -40,6 +41,7 @@ pub use check::watch;
 pub use circuit::{CircuitState, NotNow};
 pub use circuits::{Change, TargetView};
 pub use dial::{Connected, DialError, DialSettings, Dialer};
+pub use drained::Drained;
 pub use health::{DialPermit, Health};
 pub use live::{Live, Publication};
 pub use load::{Load, Loads};
@@ -132,14 +134,14 @@ pub fn means(
     let loads = Loads::new(loads, telemetry.clone(), before.map(|before| &before.loads));
     let pools = config.upstreams.iter().map(|upstream| upstream.pool);
     let pool = Pool::new(targets.iter().zip(pools), telemetry, before.map(|before| &before.pool));
-    Ok(Means { dialer, breaker, health, loads, pool, retry: config.retry })
+    let drained = before.map_or_else(Drained::default, |before| before.drained.clone());
+    Ok(Means { dialer, breaker, health, loads, drained, pool, retry: config.retry })
 }
 
 /// Keeps spare connections where they are wanted until what it returns is dropped. They are made on `arbiter`.
 #[must_use = "the spares end with it"]
 pub fn spares(targets: &[Arc<Target>], means: &Means, arbiter: &ArbiterHandle) -> DropGuard {
-    let Means { dialer, breaker, health, loads, pool, .. } = means;
-    pool.fill(targets, dialer, breaker, health, loads, arbiter)
+    means.pool.fill(targets, means, arbiter)
 }
 
 /// Whether an upstream can be reached, for /ready. Probes where no checks find out.
@@ -151,6 +153,8 @@ pub fn reachability(config: &Config, targets: &[Arc<Target>], means: &Means) -> 
 /// What /status shows of an upstream.
 #[derive(Debug, Clone)]
 pub struct UpstreamView {
+    /// Its number.
+    pub id: TargetId,
     /// Its label, without credentials, key and query.
     pub target: String,
     /// Its name, if it has one.
@@ -165,6 +169,8 @@ pub struct UpstreamView {
     pub max_connections: Option<u32>,
     /// "off", "verified" or "not_verified".
     pub tls: &'static str,
+    /// Whether an operator lets it take no new streams.
+    pub drained: bool,
     /// How it is.
     pub health: VitalView,
     /// Its spare connections; none where there are none.
@@ -172,11 +178,13 @@ pub struct UpstreamView {
 }
 
 /// The upstreams in their order, as they are each time the answer is called.
-pub fn views(config: &Config, targets: &[Arc<Target>], means: &Means) -> Arc<dyn Fn() -> Vec<UpstreamView> + Send + Sync> {
-    let known: Vec<_> = targets.iter().cloned().zip(config.upstreams.clone()).collect();
-    let (health, loads, pool) = (means.health.clone(), means.loads.clone(), means.pool.clone());
+pub fn views(config: &Config, router: &Router) -> Arc<dyn Fn() -> Vec<UpstreamView> + Send + Sync> {
+    let known: Vec<_> = router.targets().iter().cloned().zip(config.upstreams.clone()).collect();
+    let means = router.means();
+    let (health, loads, pool, drained) = (means.health.clone(), means.loads.clone(), means.pool.clone(), means.drained.clone());
     Arc::new(move || {
         let view = |((target, upstream), health): (&(Arc<Target>, crate::config::Upstream), VitalView)| UpstreamView {
+            id: target.id,
             target: target.label.clone(),
             name: upstream.name.clone(),
             weight: upstream.weight,
@@ -185,6 +193,7 @@ pub fn views(config: &Config, targets: &[Arc<Target>], means: &Means) -> Arc<dyn
             max_connections: upstream.max_connections,
             tls: privacy(target, upstream),
             pool: pool.view(target.id),
+            drained: drained.holds(target.id),
             health,
         };
         known.iter().zip(health.views()).map(view).collect()

@@ -1,5 +1,5 @@
 //! The command line as people and init systems meet it: what is printed where, and with which exit code. What a configuration
-//! means is tested beside `config`; nothing here opens a socket.
+//! means is tested beside `config`; nothing here opens a socket for long.
 
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
@@ -184,4 +184,52 @@ fn files_of_tls_are_judged_with_the_rest_and_never_repeated() {
     assert!(text.contains("error: upstream_tls.ca_file: the file ca.pem holds no certificate"), "{text}");
     put("ca.pem", &made.cert.pem());
     place.relay(&["--check", "relay.json"], &[("IDLE_TIMEOUT", "30s")]).code(0);
+}
+
+#[test]
+fn a_check_against_another_file_says_what_changes_and_when() {
+    let place =
+        Place::with("old.json", r#"{ "upstream": "rtmp://a.example.com", "rate_limit": { "enabled": true, "burst": 5 } }"#);
+    let write = |text: &str| std::fs::write(place.0.path().join("new.json"), text).expect("a file can be written");
+    let against = |variables: &[(&str, &str)]| place.relay(&["--check", "--against", "old.json", "new.json"], variables);
+    write(r#"{ "upstream": "rtmp://a.example.com", "rate_limit": { "enabled": true, "burst": 5 }, "idle_timeout": "30s" }"#);
+    assert_eq!(out(&against(&[]).code(0)), "new.json: ok\nnothing changes\n");
+    write(
+        r#"{ "upstream": "rtmp://a.example.com/live?key=hush", "rate_limit": { "enabled": true, "burst": 6 }, "idle_timeout": "1m" }"#,
+    );
+    let assert = against(&[]).code(0);
+    assert_eq!(
+        out(&assert),
+        "new.json: ok\nat once:\n  rate_limit.burst: 5 -> 6\nfor new sessions:\n  upstream: changed\n  idle_timeout: \"30s\" -> \"1m\"\na reload takes all of it (3)\n"
+    );
+    assert!(!(out(&assert) + &err(&assert)).contains("hush"));
+    write(r#"{ "upstream": "rtmp://a.example.com", "rate_limit": { "enabled": true, "burst": 6 }, "workers": 3 }"#);
+    let text = out(&against(&[]).code(2));
+    assert!(
+        text.ends_with("needs a restart:\n  workers: 0 -> 3\na reload takes 1 of 2 and leaves the rest until a restart\n"),
+        "{text}"
+    );
+    write(r#"{ "upstream": "rtmp://a.example.com", "workers": 3, "reload": { "partial": false } }"#);
+    assert!(
+        out(&against(&[]).code(2))
+            .ends_with("a reload would change nothing: reload.partial is false, and something needs a restart\n")
+    );
+    write(r#"{ "upstream": "rtmp://a.example.com", "rate_limit": { "enabled": true, "burst": 7 } }"#);
+    let assert = against(&[("RATE_LIMIT_BURST", "9")]).code(0);
+    assert!(
+        err(&assert).contains("rate_limit.burst: has changed in the file, but the variable RATE_LIMIT_BURST wins"),
+        "{}",
+        err(&assert)
+    );
+}
+
+#[test]
+fn a_check_against_nothing_useful_says_so() {
+    let place = Place::with("relay.json", GOOD);
+    place.relay(&["--against", "relay.json", "relay.json"], &[]).code(64);
+    let text = err(&place.relay(&["--check", "--against", "nowhere.json", "relay.json"], &[]).code(78));
+    assert!(text.contains("nowhere.json"), "{text}");
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    let text = err(&place.relay(&["--check", "--against", &format!("http://{nobody}"), "relay.json"], &[]).code(1));
+    assert!(text.contains("does not answer"), "{text}");
 }

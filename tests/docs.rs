@@ -360,3 +360,16 @@ fn every_link_within_the_project_leads_somewhere() {
     }
     assert!(followed > 30, "only {followed} links were found");
 }
+
+#[test]
+fn every_order_stands_in_the_readme() {
+    let page: Value = serde_json::from_str(include_str!("../docs/openapi.json")).unwrap();
+    let described = page["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, of)| of.as_object().unwrap().keys().map(move |method| format!("{} {path}", method.to_uppercase())));
+    let described: Vec<String> = described.collect();
+    let table = rows(chapter(README, "## Orders to a running relay"));
+    same_words(table.iter().map(|row| row[0].trim_matches('`')), described.iter().map(String::as_str), "orders");
+}

@@ -36,6 +36,8 @@ impl Relay {
         if let Some(http) = &self.http {
             http.allow(config.http_allowed_networks.clone());
         }
+        self.admin_key.change(config.admin.token.as_ref(), config.http_allowed_networks.clone());
+        new.shared.router.drained().keep(|target| new.targets().iter().any(|known| known.id == target));
         let removed = before.shared.gate.removed(&new.shared.gate);
         if config.reload.revoke_live {
             new.shared.gate.revoke(&removed);

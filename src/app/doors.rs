@@ -1,12 +1,13 @@
 //! Which addresses are listened on, and in private?
 
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 
 use super::sockets::Sockets;
-use crate::config::Config;
+use crate::config::{Config, Loaded};
 use crate::listener;
 use crate::session::Door;
 use crate::telemetry::{Telemetry, events};
@@ -24,6 +25,22 @@ pub(super) fn open(config: &Config, sockets: &mut Sockets) -> anyhow::Result<Vec
         Ok((Door { address, tls }, socket))
     };
     config.doors().map(open).collect()
+}
+
+/// The socket of /admin. One that nobody asked for by name gives way where another program has its default.
+///
+/// # Errors
+/// As for [`open`].
+pub(super) fn for_admin(loaded: &Loaded, sockets: &mut Sockets, telemetry: &Telemetry) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = loaded.config.admin.address else { return Ok(None) };
+    match sockets.open("admin_addr", address) {
+        Err(problem) if problem.error.kind() == ErrorKind::AddrInUse && !loaded.gives("admin_addr") => {
+            let text = format!("its default, {address}, is taken by another program: there is no /admin");
+            telemetry.emit(events::ConfigWarning { path: "admin_addr", text: &text });
+            Ok(None)
+        }
+        opened => Ok(Some(opened?)),
+    }
 }
 
 /// What meets clients in private, if any address asks for it; its certificate is exchanged when its files change.

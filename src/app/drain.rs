@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use super::relay::Relay;
 use crate::admission::supervisor::{self, Kick, Manner};
 use crate::listener;
-use crate::telemetry::{SessionCell, SessionId, Side, collector, events};
+use crate::telemetry::{SessionCell, SessionId, Side, State, collector, events};
 
 /// How often it is looked whether everybody has left.
 const LOOK: Duration = Duration::from_millis(20);
@@ -20,6 +20,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const GOODBYE: Duration = Duration::from_secs(8);
 /// How long a publisher's next key frame is waited for: encoders send one every 2 to 10 s.
 const KEY_FRAME: Duration = Duration::from_secs(10);
+/// How long whoever has just come gets to begin a stream.
+const OPENING: Duration = Duration::from_secs(2);
 /// The label of a session that went in its turn.
 const DRAINED: &str = "drained";
 /// The label of one that was cut.
@@ -32,8 +34,8 @@ pub enum Leaving {
     Told,
     /// Another process accepts in its place: nobody has to notice first.
     Replaced,
-    /// Nobody comes in any more, whatever it does.
-    Failed,
+    /// Nobody comes in any more, whatever it does; and why.
+    Failed(&'static str),
 }
 
 impl Relay {
@@ -57,7 +59,7 @@ impl Relay {
         let mut told = Told { all: cells.len(), asked: HashSet::new() };
         let all_told = async {
             // Streams that run have no part in a failure: they may end by themselves.
-            if why != Leaving::Failed {
+            if !matches!(why, Leaving::Failed(_)) {
                 self.tell_to_go(&cells, &mut told, config.drain.spread, deadline).await;
             }
             std::future::pending().await
@@ -78,8 +80,21 @@ impl Relay {
         telemetry.emit(events::DrainFinished { ended, reconnected, closed, cut });
     }
 
-    /// Tells everybody in the order of admission, evenly over `spread`, and not beyond `deadline`.
+    /// Tells everybody in the order of admission, evenly over `spread`, and not beyond `deadline`. Whoever has just come goes last, and
+    /// when its stream runs: an encoder that is closed then connects anew, one that is closed before takes it for a refusal.
     async fn tell_to_go(&self, cells: &[Arc<SessionCell>], told: &mut Told, spread: Duration, deadline: Instant) {
+        let began = Instant::now();
+        let (opening, running): (Vec<_>, Vec<_>) = cells.iter().cloned().partition(|cell| is_opening(cell));
+        self.tell_in_turn(&running, told, spread, deadline).await;
+        while opening.iter().any(|cell| is_opening(cell)) && Instant::now() < deadline.min(began + OPENING) {
+            sleep(LOOK).await;
+        }
+        if Instant::now() < deadline {
+            self.tell_these(&opening, told, deadline).await;
+        }
+    }
+
+    async fn tell_in_turn(&self, cells: &[Arc<SessionCell>], told: &mut Told, spread: Duration, deadline: Instant) {
         let began = Instant::now();
         let turn = |at: usize| began + spread.mul_f64(at as f64 / cells.len().max(1) as f64);
         let mut next = 0;
@@ -116,6 +131,11 @@ impl Relay {
             sleep(LOOK).await;
         }
     }
+}
+
+/// Whether the session's stream does not run yet.
+fn is_opening(cell: &SessionCell) -> bool {
+    matches!(cell.state(), State::Negotiating | State::Dialing)
 }
 
 /// Who was told.

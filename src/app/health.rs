@@ -44,15 +44,15 @@ pub fn health_url(config: &Config) -> Option<String> {
 
 /// What a URL says.
 #[derive(Debug, PartialEq, Eq)]
-struct Place<'a> {
-    private: bool,
+pub(super) struct Place<'a> {
+    pub(super) private: bool,
     /// `host:port`.
-    authority: String,
-    path: &'a str,
+    pub(super) authority: String,
+    pub(super) path: &'a str,
 }
 
 impl<'a> Place<'a> {
-    fn of(url: &'a str) -> Option<Self> {
+    pub(super) fn of(url: &'a str) -> Option<Self> {
         let (private, rest) = match url.split_once("://")? {
             ("http", rest) => (false, rest),
             ("https", rest) => (true, rest),
@@ -72,10 +72,18 @@ impl<'a> Place<'a> {
 }
 
 async fn get(place: &Place<'_>) -> anyhow::Result<(u16, String)> {
+    let question = format!("GET {} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n", place.path, place.authority);
+    ask(place, &Trust::Anyone, &question).await
+}
+
+/// Sends a whole request and returns the code and the body of the answer. Waits as long as it takes; the caller bounds it.
+///
+/// # Errors
+/// No connection, nobody to be trusted there, no HTTP.
+pub(super) async fn ask(place: &Place<'_>, trust: &Trust, question: &str) -> anyhow::Result<(u16, String)> {
     let tcp = TcpStream::connect(&place.authority).await?;
     let mut stream: Stream =
-        if place.private { tls::Client::new(&Trust::Anyone)?.connect(tcp, &place.name()?).await? } else { tcp.into() };
-    let question = format!("GET {} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n", place.path, place.authority);
+        if place.private { tls::Client::new(trust)?.connect(tcp, &place.name()?).await? } else { tcp.into() };
     stream.write_all(question.as_bytes()).await?;
     stream.flush().await?;
     let mut answer = Vec::new();

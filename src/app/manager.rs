@@ -14,6 +14,11 @@ pub(super) fn ready() {
     tell(NotifyState::Ready);
 }
 
+/// The same, and that this process is the service's main one from now on.
+pub(super) fn took_over() {
+    let _ = notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
+}
+
 /// The relay is ending; streams may go on for a while.
 pub(super) fn stopping() {
     tell(NotifyState::Stopping);

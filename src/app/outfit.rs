@@ -58,13 +58,14 @@ impl Outfit {
         let means =
             upstream::means(config, &targets, own, breaker, telemetry, router.map(Router::means)).context("upstream_tls")?;
         let reachability = upstream::reachability(config, &targets, &means);
-        let views = upstream::views(config, &targets, &means);
         let check = |settings| upstream::watch(&targets, settings, &means.dialer, &means.health, &staff.control);
         let _checks = config.health_check.map(check);
         let _spares = upstream::spares(&targets, &means, &staff.control);
+        let router = Router::new(config, targets, means, router).context("routes")?;
+        let views = upstream::views(config, &router);
         let shared = Arc::new(Shared {
             gate: gate(config, staff, old)?,
-            router: Router::new(config, targets, means, router).context("routes")?,
+            router,
             forward: config.forward_query.clone(),
             tls: staff.tls.clone(),
             timeouts: config.timeouts,
@@ -91,6 +92,15 @@ impl Outfit {
     /// Most accepted sockets.
     pub(super) fn cap(&self) -> usize {
         self.config.connection_limit.max_total_connections as usize + HARD_CAP_EXTRA
+    }
+
+    /// Takes a target out of turn, or puts it back. Whether there is such a target.
+    pub(super) fn drain_target(&self, target: TargetId, drained: bool) -> bool {
+        let known = self.targets().iter().any(|known| known.id == target);
+        if known {
+            self.shared.router.drained().set(target, drained);
+        }
+        known
     }
 
     /// The upstreams as /status shows them.

@@ -1,21 +1,23 @@
 //! The relay, wired: actors on their threads, the door, HTTP.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use actix::{Actor, Addr, Arbiter, ArbiterHandle};
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::doors;
+use super::handover::Predecessor;
 use super::outfit::{Outfit, Staff};
 use super::sockets::Sockets;
 use crate::admission::supervisor::{self, Ended};
 use crate::admission::{RateLimiter, Supervisor, Tally};
 use crate::config::{Config, Loaded};
+use crate::http::admin::{self, Asked, Controls, Key, MAX_ORDERS};
 use crate::http::{self, BufferFacts, ConfigFacts, ListenerFacts, Readiness, Served, Settings, Sources};
 use crate::listener::{self, Listener, Workers};
 use crate::session::{BufferStats, Door, WorkerSettings, prepare_worker};
@@ -31,6 +33,10 @@ pub struct Relay {
     supervisor_ended: Ended,
     listener_gone: CancellationToken,
     pub(super) http: Option<Served>,
+    pub(super) admin: Option<Served>,
+    pub(super) admin_key: Key,
+    /// What operators ask the process for.
+    pub(super) orders: Option<mpsc::Receiver<Asked>>,
     pub(super) readiness: Readiness,
     pub(super) staff: Staff,
     /// The configuration that runs.
@@ -39,6 +45,8 @@ pub struct Relay {
     pub(super) buffers: Arc<BufferStats>,
     pub(super) workers: Vec<ArbiterHandle>,
     arbiters: Vec<Arbiter>,
+    /// The process whose place this one takes.
+    pub(super) predecessor: Option<Predecessor>,
     /// For tests, which stop or break one.
     #[doc(hidden)]
     pub actors: Actors,
@@ -74,7 +82,8 @@ impl Relay {
         let opened = doors::open(config, &mut sockets)?;
         let doors: Vec<Door> = opened.iter().map(|(door, _)| *door).collect();
         let for_http = config.http.map(|address| sockets.open("http_addr", address)).transpose()?;
-        sockets.all_claimed()?;
+        let for_admin = doors::for_admin(loaded, &mut sockets, &telemetry)?;
+        let predecessor = sockets.all_claimed()?;
         let started = (Instant::now(), SystemTime::now());
         telemetry.emit(events::Started { workers: config.workers });
         let told = Arc::new(ArcSwap::from_pointee(facts_of(loaded, &telemetry)));
@@ -124,34 +133,47 @@ impl Relay {
         let outfit = Arc::new(ArcSwap::new(outfit));
         let asked = Arc::clone(&outfit);
         let readiness = Readiness::of(move || asked.load().reachability.clone());
-        let http = match for_http {
-            None => None,
-            Some(socket) => {
-                let (stats, running, told) = (Arc::clone(&buffers), Arc::clone(&outfit), Arc::clone(&told));
-                let sources = Sources {
-                    telemetry: telemetry.clone(),
-                    supervisor: supervisor.clone().recipient(),
-                    rate_limiter: rate_limiter.clone().recipient(),
-                    breaker: breaker.clone().recipient(),
-                    collector: collector.clone().recipient(),
-                    readiness: readiness.clone(),
-                    listener: Arc::new({
-                        let tls = tls.clone();
-                        move || listener_facts(&watch(), tls.as_deref())
-                    }),
-                    buffers: Arc::new(move || buffer_facts(&stats)),
-                    upstreams: Arc::new(move || running.load().upstreams()),
-                    config: Arc::new(move || (**told.load()).clone()),
-                    started: started.0,
-                    started_at: started.1,
-                };
-                let tls = tls.filter(|_| config.http_tls);
-                let settings = Settings { allowed: config.http_allowed_networks.clone(), tls };
-                let served = http::serve(socket, &settings, sources)?;
-                telemetry.emit(events::HttpListening { address: served.address(), open: settings.allowed.is_empty() });
-                Some(served)
-            }
+        let (stats, running, said) = (Arc::clone(&buffers), Arc::clone(&outfit), Arc::clone(&told));
+        let sources = Sources {
+            telemetry: telemetry.clone(),
+            supervisor: supervisor.clone().recipient(),
+            rate_limiter: rate_limiter.clone().recipient(),
+            breaker: breaker.clone().recipient(),
+            collector: collector.clone().recipient(),
+            readiness: readiness.clone(),
+            listener: Arc::new({
+                let tls = tls.clone();
+                move || listener_facts(&watch(), tls.as_deref())
+            }),
+            buffers: Arc::new(move || buffer_facts(&stats)),
+            upstreams: Arc::new(move || running.load().upstreams()),
+            config: Arc::new(move || (**said.load()).clone()),
+            started: started.0,
+            started_at: started.1,
         };
+        let admin_key = Key::new(config.admin.token.as_ref(), config.http_allowed_networks.clone());
+        let (asking, orders) = mpsc::channel(MAX_ORDERS);
+        let admin = for_admin.map(|socket| {
+            let running = Arc::clone(&outfit);
+            let controls = Controls {
+                sources: sources.clone(),
+                sessions: supervisor.clone().recipient(),
+                breaker: breaker.clone().recipient(),
+                drain_target: Arc::new(move |target, drained| running.load().drain_target(target, drained)),
+                orders: asking,
+            };
+            admin::serve(socket, &admin_key, controls)
+        });
+        let admin = admin.transpose().context("admin_addr")?;
+        if let Some(served) = &admin {
+            telemetry.emit(events::AdminListening { address: served.address(), token: config.admin.token.is_some() });
+        }
+        let tls = tls.filter(|_| config.http_tls);
+        let settings = Settings { allowed: config.http_allowed_networks.clone(), tls };
+        let http = for_http.map(|socket| http::serve(socket, &settings, sources)).transpose()?;
+        if let Some(served) = &http {
+            telemetry.emit(events::HttpListening { address: served.address(), open: settings.allowed.is_empty() });
+        }
         // The door opens last: whoever comes in finds everything there.
         let listener_arbiter = Arbiter::new();
         let listener = Listener::start_in_arbiter(&listener_arbiter.handle(), move |_| listener);
@@ -165,6 +187,9 @@ impl Relay {
             supervisor_ended,
             listener_gone,
             http,
+            admin,
+            admin_key,
+            orders: Some(orders),
             readiness,
             staff,
             outfit,
@@ -172,6 +197,7 @@ impl Relay {
             buffers,
             workers,
             arbiters,
+            predecessor,
             actors,
         })
     }
@@ -189,6 +215,11 @@ impl Relay {
     /// The address of /status, unless HTTP is off.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http.as_ref().map(Served::address)
+    }
+
+    /// The address of /admin, unless it is off.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Served::address)
     }
 
     /// Sessions now.
@@ -223,11 +254,32 @@ impl Relay {
         }
     }
 
+    /// Every listening socket with the key that it stands for, for another process to accept from.
+    ///
+    /// # Errors
+    /// The sockets cannot be shared, or are closed.
+    pub(super) async fn share(&self) -> anyhow::Result<Vec<(String, TcpListener)>> {
+        let sockets = self.listener.send(listener::Share).await.context("the Listener is gone")??;
+        let config = &self.outfit.load().config;
+        let mut shared: Vec<(String, TcpListener)> = config.doors().map(|(key, ..)| key).zip(sockets).collect();
+        for (key, served) in [("http_addr", &self.http), ("admin_addr", &self.admin)] {
+            if let Some(served) = served {
+                shared.push((key.to_owned(), served.share()?));
+            }
+        }
+        Ok(shared)
+    }
+
+    /// Lets another process answer HTTP in its place.
+    pub(super) async fn close_http(&self) {
+        for served in [&self.http, &self.admin].into_iter().flatten() {
+            served.stop().await;
+        }
+    }
+
     /// Stops HTTP and the threads. Sessions that are left are dropped where they are.
     pub async fn stop(self) {
-        if let Some(http) = self.http {
-            http.stop().await;
-        }
+        self.close_http().await;
         for arbiter in self.arbiters {
             arbiter.stop();
         }

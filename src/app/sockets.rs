@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use anyhow::{Context, bail};
 use listenfd::ListenFd;
 
+use super::handover::Predecessor;
 use crate::config::ListenAddr;
 use crate::listener::{BindError, bind};
 
@@ -15,6 +16,9 @@ use crate::listener::{BindError, bind};
 #[derive(Debug, Default)]
 pub struct Sockets {
     handed: Vec<(SocketAddr, TcpListener)>,
+    /// Those of the process that this one takes the place of, with the keys they stand for.
+    inherited: Vec<(String, SocketAddr, TcpListener)>,
+    predecessor: Option<Predecessor>,
 }
 
 impl Sockets {
@@ -23,11 +27,20 @@ impl Sockets {
         Self::default()
     }
 
-    /// Those that the environment tells of (`LISTEN_FDS`, `LISTEN_PID`), which is then forgotten. To be called before there are threads.
+    /// Those that the environment tells of: a service manager's (`LISTEN_FDS`, `LISTEN_PID`, which are then forgotten), or those of the
+    /// process whose place this one takes. To be called before there are threads.
     ///
     /// # Errors
     /// One that is no TCP socket.
     pub fn of_process() -> anyhow::Result<Self> {
+        if let Some((predecessor, given)) = Predecessor::of_process()? {
+            let mut sockets = Self { predecessor: Some(predecessor), ..Self::default() };
+            for (key, socket) in given {
+                let address = socket.local_addr().with_context(|| key.clone())?;
+                sockets.inherited.push((key, address, socket));
+            }
+            return Ok(sockets);
+        }
         let mut fds = ListenFd::from_env();
         let mut handed = Vec::new();
         for n in 0..fds.len() {
@@ -40,7 +53,7 @@ impl Sockets {
     fn of(handed: Vec<TcpListener>) -> anyhow::Result<Self> {
         let address = |socket: TcpListener| Ok((socket.local_addr()?, socket));
         let handed = handed.into_iter().map(address).collect::<std::io::Result<_>>().context("LISTEN_FDS")?;
-        Ok(Self { handed })
+        Ok(Self { handed, ..Self::default() })
     }
 
     /// The socket for `address`, which stands under `key` in the configuration: the one that was handed over, else a new one.
@@ -48,23 +61,35 @@ impl Sockets {
     /// # Errors
     /// [`BindError`].
     pub(super) fn open(&mut self, key: &str, address: ListenAddr) -> Result<TcpListener, BindError> {
+        if let Some(at) = self.inherited.iter().position(|(of, place, _)| of == key && is_same(*place, address)) {
+            return Ok(self.inherited.swap_remove(at).2);
+        }
         let Some(at) = self.handed.iter().position(|(handed, _)| is_meant(*handed, address)) else { return bind(key, address) };
         let (_, socket) = self.handed.swap_remove(at);
         socket.set_nonblocking(true).map_err(|error| BindError { key: key.to_owned(), address, error })?;
         Ok(socket)
     }
 
-    /// Makes sure that all were claimed: clients would wait for ever at one that was not.
+    /// Makes sure that all were claimed: clients would wait for ever at one that was not. (What an old process listened on, and the
+    /// new configuration does not name, ends with that process.) The process that waits for this one to serve, if there is one.
     ///
     /// # Errors
     /// The addresses.
-    pub(super) fn all_claimed(self) -> anyhow::Result<()> {
+    pub(super) fn all_claimed(self) -> anyhow::Result<Option<Predecessor>> {
         let left: Vec<String> = self.handed.iter().map(|(address, _)| address.to_string()).collect();
         if !left.is_empty() {
-            bail!("handed a socket for {}, which neither listen_addr nor listeners nor http_addr names", left.join(", "));
+            bail!(
+                "handed a socket for {}, which neither listen_addr nor listeners nor http_addr nor admin_addr names",
+                left.join(", ")
+            );
         }
-        Ok(())
+        Ok(self.predecessor)
     }
+}
+
+/// Whether the same key may go on with a socket at `place`: where any port would do, its own does.
+fn is_same(place: SocketAddr, address: ListenAddr) -> bool {
+    is_meant(place, if address.port == 0 { ListenAddr { port: place.port(), ..address } } else { address })
 }
 
 /// Whether a socket at `handed` is what the configuration calls `address`.
@@ -87,6 +112,8 @@ mod tests {
         let meant = |handed: &str, configured: &str| is_meant(handed.parse().unwrap(), address(configured));
         assert!(meant("[::]:1935", ":1935") && meant("0.0.0.0:1935", ":1935") && meant("[::]:1935", "0.0.0.0:1935"));
         assert!(meant("127.0.0.1:1935", "localhost:1935") && meant("[::1]:1935", "[::1]:1935"));
+        assert!(is_same("127.0.0.1:4711".parse().unwrap(), address("127.0.0.1:0")), "any port would do");
+        assert!(!is_same("127.0.0.1:4711".parse().unwrap(), address("127.0.0.1:4712")));
         assert!(!meant("[::]:1936", ":1935") && !meant("[::]:1935", "127.0.0.1:1935") && !meant("127.0.0.1:1935", ":1935"));
     }
 

@@ -169,6 +169,12 @@ impl Check<'_> {
                 format!("{bound} is no loopback address; expected \"127.0.0.1:{}\", or a security.admin_token", bound.port);
             self.error("admin_addr", text);
         }
+        if token.is_some() && !bound.host.is_some_and(|host| host.is_loopback()) {
+            self.warn(
+                "admin_addr",
+                "is no loopback address: the token goes over the network in the clear, unless something in between speaks TLS",
+            );
+        }
         if others.iter().any(|other| other.collides(&bound)) {
             if !self.given("admin_addr") {
                 self.warn("admin_addr", format!("its default, {bound}, is taken by another address of ours: there is no /admin"));

@@ -14,6 +14,9 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// All, what comes soonest first.
+    pub const ALL: [Self; 3] = [Self::Live, Self::NewSessions, Self::NeedsRestart];
+
     /// The word for machines.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -21,6 +24,11 @@ impl Effect {
             Self::NewSessions => "new_sessions",
             Self::NeedsRestart => "needs_restart",
         }
+    }
+
+    /// What the word for machines stands for.
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|effect| effect.as_str() == word)
     }
 
     /// The words for people.

@@ -31,7 +31,7 @@ pub struct Config {
     pub http: Option<ListenAddr>,
     /// Whether that is served by TLS.
     pub http_tls: bool,
-    /// Networks that may ask for /status and /metrics; empty lets everyone.
+    /// Networks that may ask for /status, /metrics and /admin; empty lets everyone.
     pub http_allowed_networks: Vec<IpNetwork>,
     /// The door of operators.
     pub admin: Admin,

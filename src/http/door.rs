@@ -33,7 +33,7 @@ impl Door {
         self.0.store(Arc::new(allowed));
     }
 
-    fn lets(&self, path: &str, client: Option<IpAddr>) -> bool {
+    pub(super) fn lets(&self, path: &str, client: Option<IpAddr>) -> bool {
         let known = client.map(|ip| ip.to_canonical());
         let allowed = self.0.load();
         PUBLIC.contains(&path) || allowed.is_empty() || known.is_some_and(|ip| allowed.iter().any(|net| net.contains(ip)))

@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::health::Shared;
 
-pub(super) use page::{Clocks, Page};
-pub(super) use sessions::Choice;
+pub(super) use page::{Clocks, Config, Page};
+pub(super) use sessions::{Choice, Rows};
 
 /// `/status?limit=&offset=&stream=`
 pub(super) async fn status(request: HttpRequest, desk: Shared) -> HttpResponse {

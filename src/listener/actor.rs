@@ -186,6 +186,11 @@ pub struct Configure {
     pub tcp: Tcp,
 }
 
+/// Gives a second handle on each socket, in the order of the doors, for another process to accept from; none where they are closed.
+#[derive(Debug, Message)]
+#[rtype(result = "io::Result<Vec<TcpListener>>")]
+pub struct Share;
+
 /// Close the door for good: the kernel refuses new connections.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -248,6 +253,14 @@ impl Handler<Configure> for Listener {
         }
         self.hall.cap.store(cap, Relaxed);
         self.hall.shared.store(shared);
+    }
+}
+
+impl Handler<Share> for Listener {
+    type Result = io::Result<Vec<TcpListener>>;
+
+    fn handle(&mut self, _: Share, _: &mut Self::Context) -> Self::Result {
+        self.doors.iter().map(|(_, socket)| socket.try_clone()).collect()
     }
 }
 

@@ -270,6 +270,7 @@ pub(super) fn refusal_code(action: Action) -> &'static str {
 pub(super) fn told(reason: &str) -> &'static str {
     match reason {
         "shutdown" | "drained" => "the relay is shutting down",
+        "operator" => "an operator has ended the session",
         "token_revoked" => "authentication failed: the token is not known any more",
         "idle_timeout" => "nothing was sent for too long",
         "player_idle_timeout" => "the stream was silent for too long",

@@ -169,6 +169,7 @@ const RELAY_ENDS: &[&str] = &[
     "shutdown",
     "drained",
     "token_revoked",
+    "operator",
     "panic",
     "socket",
     "guard",
@@ -197,6 +198,28 @@ const RELAY_ENDS: &[&str] = &[
 
 /// `result` of `rtmp_relay_config_reloads_total`.
 pub const CONFIG_RELOADS: [&str; 4] = ["applied", "unchanged", "invalid", "refused"];
+
+/// `action` of `rtmp_relay_admin_actions_total`: what an operator asked for.
+pub const ADMIN_ACTIONS: [&str; 10] = [
+    "close_session",
+    "drain_target",
+    "enable_target",
+    "reset_circuit",
+    "reset_all_circuits",
+    "compare",
+    "reload",
+    "drain",
+    "log_level",
+    UNKNOWN_ACTION,
+];
+/// A request that stands for no action, with a method that would.
+pub const UNKNOWN_ACTION: &str = "unknown";
+
+/// `result` of `rtmp_relay_admin_actions_total`.
+pub const ADMIN_RESULTS: [&str; 4] = ["done", "refused", "failed", "left"];
+
+/// `reason` of `rtmp_relay_admin_refusals_total`.
+pub const ADMIN_REFUSALS: [&str; 5] = ["network", "token", "not_here", "browser", "content_type"];
 
 /// `result` of `rtmp_relay_publish_holds_over_total`.
 pub const HOLDS: [&str; 4] = ["resumed", "expired", "refused", "ended"];

@@ -59,6 +59,8 @@ pub struct Metrics {
     pub(super) takeovers: IntCounter,
     pub(super) panics: IntCounterVec,
     pub(super) config_reloads: IntCounterVec,
+    pub(super) admin_actions: IntCounterVec,
+    pub(super) admin_refusals: IntCounterVec,
     pub(super) config_loaded: Gauge,
     pub(super) config_successful: IntGauge,
     targets: Arc<Mutex<BTreeSet<String>>>,
@@ -121,6 +123,8 @@ impl Metrics {
             takeovers: table.counter("rtmp_relay_takeovers_total", "Streams that a publisher took over from an earlier connection."),
             panics: table.counters("rtmp_relay_panics_total", &["where"], "Panics that were caught; each is a bug worth a report."),
             config_reloads: table.counters("rtmp_relay_config_reloads_total", &["result"], "Reloads of the configuration: applied = something changed, unchanged = nothing did, invalid = it cannot be used, refused = it needs a restart and reload.partial is false."),
+            admin_actions: table.counters("rtmp_relay_admin_actions_total", &["action", "result"], "What operators asked for through /admin: done = it was done, refused = what was asked for is not there or not possible, failed = the relay is ending or busy, left = whoever asked was gone before the answer."),
+            admin_refusals: table.counters("rtmp_relay_admin_refusals_total", &["reason"], "Requests to /admin that nobody looked at: from outside of http_allowed_networks, without the token, from another machine where there is none, of a page in a browser, or with a body that is not JSON."),
             config_loaded: table.made(Gauge::new("rtmp_relay_config_last_reload_success_timestamp_seconds", "When the configuration that runs was loaded, seconds since 1970.")),
             config_successful: table.gauge("rtmp_relay_config_last_reload_successful", "Whether the last attempt to load a configuration succeeded."),
             targets: Arc::default(),
@@ -243,6 +247,10 @@ impl Metrics {
         labels::ACTORS.iter().for_each(|actor| drop(self.actor_wait.with_label_values(&[actor])));
         labels::ACTIONS.iter().for_each(|action| drop(self.streams.with_label_values(&[action])));
         labels::CONFIG_RELOADS.iter().for_each(|result| drop(self.config_reloads.with_label_values(&[result])));
+        for action in labels::ADMIN_ACTIONS {
+            labels::ADMIN_RESULTS.iter().for_each(|result| drop(self.admin_actions.with_label_values(&[action, result])));
+        }
+        labels::ADMIN_REFUSALS.iter().for_each(|reason| drop(self.admin_refusals.with_label_values(&[reason])));
         labels::HOLDS.iter().for_each(|result| drop(self.publish_holds_over.with_label_values(&[result])));
         labels::POOL.iter().for_each(|result| drop(self.upstream_pool.with_label_values(&[result])));
         labels::PLACES.iter().for_each(|place| drop(self.panics.with_label_values(&[place])));

@@ -11,9 +11,11 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::Means;
 use super::breaker::{Breaker, CircuitPermit};
 use super::check;
 use super::dial::{Connected, Dialer};
+use super::drained::Drained;
 use super::health::Health;
 use super::load::Loads;
 use super::select::Fitness;
@@ -127,19 +129,11 @@ impl Pool {
 
     /// Makes spares on `arbiter` until what it returns is dropped, or [`Self::close`].
     #[must_use = "nobody makes spares without it"]
-    pub fn fill(
-        &self,
-        targets: &[Arc<Target>],
-        dialer: &Dialer,
-        breaker: &Breaker,
-        health: &Health,
-        loads: &Loads,
-        arbiter: &ArbiterHandle,
-    ) -> DropGuard {
+    pub fn fill(&self, targets: &[Arc<Target>], means: &Means, arbiter: &ArbiterHandle) -> DropGuard {
         for target in targets.iter().filter(|target| self.shared.shelves.contains_key(&target.id)) {
             let (pool, over) = (self.clone(), self.shared.over.clone());
-            let (target, dialer, breaker) = (Arc::clone(target), dialer.clone(), breaker.clone());
-            let means = Filling { target, dialer, breaker, health: health.clone(), loads: loads.clone() };
+            let Means { dialer, breaker, health, loads, drained, .. } = means.clone();
+            let means = Filling { target: Arc::clone(target), dialer, breaker, health, loads, drained };
             arbiter.spawn(async move {
                 let _: Option<()> = over.run_until_cancelled(pool.keep(&means)).await;
                 pool.shared.shelves.get(&means.target.id).into_iter().for_each(|shelf| drop(shelf.spares().clear()));
@@ -231,6 +225,7 @@ struct Filling {
     breaker: Breaker,
     health: Health,
     loads: Loads,
+    drained: Drained,
 }
 
 /// What came of making one.
@@ -255,9 +250,11 @@ struct Failure {
 }
 
 impl Filling {
-    /// How many spares there may be, so that with the sessions there they are no more than the target takes.
+    /// How many spares there may be, so that with the sessions there they are no more than the target takes. None where an operator
+    /// empties it.
     fn room(&self) -> usize {
-        self.loads.room(self.target.id)
+        let id = self.target.id;
+        if self.drained.holds(id) { 0 } else { self.loads.room(id) }
     }
 
     /// Whether there is a handshake before anybody wants something. RTSP has none.

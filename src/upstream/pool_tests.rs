@@ -49,6 +49,7 @@ struct House {
     health: Health,
     arbiter: Arbiter,
     loads: Loads,
+    drained: Drained,
     filling: Option<DropGuard>,
 }
 
@@ -71,8 +72,10 @@ fn house_with(address: SocketAddr, settings: Settings, most: Option<u32>, allowe
     let dialer = Dialer::new(DialSettings { allowed, ..DialSettings::default() });
     let loads = Loads::new([(ID, "x", most)], telemetry.clone(), None);
     let (pool, arbiter) = (Pool::new([(&targets[0], Some(settings))], telemetry, None), Arbiter::new());
-    let filling = Some(pool.fill(&targets, &dialer, &breaker, &health, &loads, &arbiter.handle()));
-    House { pool, breaker, health, arbiter, loads, filling }
+    let means = Means { dialer, breaker, health, loads, drained: Drained::default(), pool: pool.clone(), retry: None };
+    let filling = Some(pool.fill(&targets, &means, &arbiter.handle()));
+    let Means { breaker, health, loads, drained, .. } = means;
+    House { pool, breaker, health, arbiter, loads, drained, filling }
 }
 
 impl House {
@@ -218,6 +221,17 @@ async fn with_the_sessions_there_are_no_more_than_the_target_takes() {
     }
     assert_eq!(theirs.len(), 3, "the one that was taken counts as the session");
     drop(spare);
+}
+
+#[actix::test]
+async fn a_target_that_an_operator_empties_has_none() {
+    let (address, _connections) = origin(b"").await;
+    let house = house(address, ONE);
+    house.idle(1).await;
+    house.drained.set(ID, true);
+    house.idle(0).await;
+    house.drained.set(ID, false);
+    house.idle(1).await;
 }
 
 #[actix::test]

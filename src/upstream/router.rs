@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::drained::Drained;
 use super::live::{Live, Publication};
 use super::load::Loads;
 use super::route::Pattern;
@@ -109,11 +110,13 @@ impl Router {
             return Err(NoRoute::Family(ask.family));
         }
         let plays = ask.action == Action::Play;
-        let fitness = |id: TargetId| if speaks(id) && !loads.is_full(id) { health.fitness(id, now) } else { Fitness::Out };
+        let first = live.target_of(ask.name).filter(|_| plays);
+        let takes = |id: TargetId| speaks(id) && !loads.is_full(id) && (!means.drained.holds(id) || first == Some(id));
+        let fitness = |id: TargetId| if takes(id) { health.fitness(id, now) } else { Fitness::Out };
         let order = group.candidates(&mut Moment {
             key: &ask.name.joined(),
             publishes: !plays,
-            first: live.target_of(ask.name).filter(|_| plays),
+            first,
             last: ask.lost,
             fitness: &fitness,
             load: &|id| loads.of(id),
@@ -131,6 +134,11 @@ impl Router {
     /// Which streams are live.
     pub fn live(&self) -> &Live {
         &self.shared.live
+    }
+
+    /// Which targets take no new streams; it can be changed at any time.
+    pub fn drained(&self) -> &Drained {
+        &self.shared.means.drained
     }
 
     /// The targets, in the order of the configuration.

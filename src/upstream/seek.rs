@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 use super::breaker::{Breaker, CircuitPermit};
 use super::circuit::{NotNow, Why};
 use super::dial::{Connected, DialError, Dialer};
+use super::drained::Drained;
 use super::health::{DialPermit, Health};
 use super::load::{Load, Loads};
 use super::pool::Pool;
@@ -30,6 +31,8 @@ pub struct Means {
     pub health: Health,
     /// Counts the sessions at each target.
     pub loads: Loads,
+    /// Which targets take no new streams.
+    pub drained: Drained,
     /// Has spare connections.
     pub pool: Pool,
     /// None: one dial of each candidate.

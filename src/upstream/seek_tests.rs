@@ -12,6 +12,7 @@ use crate::telemetry::Telemetry;
 use crate::upstream::breaker::{Snapshot, UpstreamBreaker};
 use crate::upstream::circuit::CircuitState;
 use crate::upstream::dial::DialSettings;
+use crate::upstream::drained::Drained;
 use crate::upstream::target::TargetId;
 use crate::upstream::vital::Rules;
 
@@ -60,7 +61,18 @@ fn bounded_world(addrs: &[SocketAddr], retry: Option<Retry>, breaker: CircuitBre
     let breaker = Breaker::new(UpstreamBreaker::new(Some(breaker), labels, Arc::new(|_| ())).start());
     let health = Health::new(&targets, Rules { rise: 1, fall: 1 }, Telemetry::silent(), None);
     let loads = Loads::new(targets.iter().map(|target| (target.id, "x", most)), Telemetry::silent(), None);
-    World { means: Means { dialer, breaker, health, loads, pool: Pool::new([], Telemetry::silent(), None), retry }, targets }
+    World {
+        means: Means {
+            dialer,
+            breaker,
+            health,
+            loads,
+            drained: Drained::default(),
+            pool: Pool::new([], Telemetry::silent(), None),
+            retry,
+        },
+        targets,
+    }
 }
 
 impl World {

@@ -47,7 +47,7 @@ pub enum Fitness {
     Healthy,
     /// After all that are healthy.
     Unhealthy,
-    /// Not at all: it has as many sessions as it may have, or speaks another protocol.
+    /// Not at all: it has as many sessions as it may have, is drained by an operator, or speaks another protocol.
     Out,
 }
 

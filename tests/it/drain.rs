@@ -201,6 +201,22 @@ fn who_has_no_video_or_plays_goes_in_turn_and_who_is_left_is_cut() {
 }
 
 #[test]
+fn who_has_just_come_may_begin_its_stream_before_it_is_told() {
+    let origin = Origin::willing();
+    let mut relay = Process::with(&origin.url(""), json!({ "drain": { "spread": "0s" }, "shutdown_timeout": "1m" }));
+    let mut late = Client::hello(&relay);
+    late.connect("live");
+    wait_until("it is in", || relay.row(late.address())["state"] == "negotiating");
+    relay.signal(Signal::TERM);
+    wait_until("the door is closed", || relay.status()["listener"]["accepting"] == false);
+    late.create_stream().publish("late");
+    late.started();
+    assert_eq!(late.ended(), End::Fin);
+    assert_eq!(relay.exit().code(), Some(0));
+    assert_eq!(finished(&relay), [0, 0, 1, 0]);
+}
+
+#[test]
 fn turns_are_spread_and_whoever_leaves_before_its_own_has_ended_by_itself() {
     let origin = Origin::willing();
     let mut relay = Process::with(&origin.url(""), json!({ "drain": { "spread": "1m" }, "shutdown_timeout": "1m" }));

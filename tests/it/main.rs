@@ -6,6 +6,7 @@
 //! is judged by `parser`, which shares no line with the relay's own `protocol`.
 
 mod actors;
+mod admin;
 mod amf;
 mod client;
 mod drain;
@@ -42,5 +43,6 @@ mod switch;
 mod takeover;
 mod tls;
 mod trouble;
+mod upgrade;
 mod upstreams;
 mod wait;

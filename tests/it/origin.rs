@@ -211,14 +211,19 @@ impl Origin {
         self.line_that_heard(&format!("of {stream}"), names)
     }
 
-    /// Whether this stream was ever asked for.
-    pub(crate) fn knows(&self, stream: &str) -> bool {
+    /// Every connection on which this stream was published or played, in their order.
+    pub(crate) fn lines_of(&self, stream: &str) -> Vec<Line> {
         let asks = |m: &Message| {
             m.command().is_some_and(|(name, _, args)| {
                 (name == "publish" || name == "play") && args.get(1).and_then(Amf::text) == Some(stream)
             })
         };
-        self.lines().iter().any(|line| line.ear.record().messages.iter().any(asks))
+        self.lines().iter().filter(|line| line.ear.record().messages.iter().any(asks)).cloned().collect()
+    }
+
+    /// Whether this stream was ever asked for.
+    pub(crate) fn knows(&self, stream: &str) -> bool {
+        !self.lines_of(stream).is_empty()
     }
 
     /// The connection on which such a message was heard.

@@ -253,6 +253,11 @@ impl Process {
         Self::spawn(Command::new(env!("CARGO_BIN_EXE_relay")), config)
     }
 
+    /// A path beside its configuration file.
+    pub(crate) fn place(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
     /// Puts another text into its configuration file, in one step.
     pub(crate) fn rewrite(&self, text: &str) {
         let new = self.dir.path().join("new.json");

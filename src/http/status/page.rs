@@ -236,8 +236,9 @@ impl CircuitBreaker {
     }
 }
 
+/// What is said of the configuration.
 #[derive(Debug, Serialize)]
-struct Config {
+pub(in crate::http) struct Config {
     source: String,
     hash: String,
     loaded_at: String,

@@ -20,24 +20,42 @@ pub(in crate::http) struct Choice {
     pub(in crate::http) offset: Option<usize>,
     /// Only of this stream: its name, `app/stream`, or its fingerprint.
     pub(in crate::http) stream: Option<String>,
+    /// Only of this client: its address, with or without the port.
+    pub(in crate::http) client: Option<String>,
+    /// Only those in this state.
+    pub(in crate::http) state: Option<String>,
+}
+
+impl Choice {
+    /// What may be asked.
+    pub(in crate::http) const FORM: &str = "limit and offset are whole numbers, stream is a name, client an address, state a word: \
+         ?limit=100&offset=0&stream=live/cam&client=192.0.2.1&state=relaying";
+
+    /// Whether `cell` is of the client and in the state that are asked for.
+    fn takes(&self, cell: &SessionCell) -> bool {
+        let client = cell.client();
+        let of_client = |wanted: &String| *wanted == client.to_string() || *wanted == client.ip().to_string();
+        self.client.as_ref().is_none_or(of_client) && self.state.as_ref().is_none_or(|wanted| wanted == cell.state().as_str())
+    }
 }
 
 /// The chosen rows.
-pub(super) struct Rows {
-    pub(super) matching: usize,
-    pub(super) offset: usize,
-    pub(super) limit: usize,
-    pub(super) rows: Vec<Row>,
+pub(in crate::http) struct Rows {
+    pub(in crate::http) matching: usize,
+    pub(in crate::http) offset: usize,
+    pub(in crate::http) limit: usize,
+    pub(in crate::http) rows: Vec<Row>,
 }
 
 impl Rows {
-    pub(super) fn choose(cells: &[Arc<SessionCell>], choice: &Choice, telemetry: &Telemetry, clocks: Clocks) -> Self {
+    pub(in crate::http) fn choose(cells: &[Arc<SessionCell>], choice: &Choice, telemetry: &Telemetry, clocks: Clocks) -> Self {
         let wanted = choice.stream.as_deref().map(|name| {
             let name = name.split('?').next().unwrap_or(name).trim_matches('/');
             (telemetry.fingerprint(name.as_bytes()), name.trim_start_matches('#').to_owned())
         });
         let matches = |cell: &&Arc<SessionCell>| {
-            wanted.as_ref().is_none_or(|(of_name, itself)| cell.is_stream(of_name) || cell.is_stream(itself))
+            let of_stream = wanted.as_ref().is_none_or(|(of_name, itself)| cell.is_stream(of_name) || cell.is_stream(itself));
+            of_stream && choice.takes(cell)
         };
         let (offset, limit) = (choice.offset.unwrap_or(0), choice.limit.unwrap_or(MAX_ROWS).min(MAX_ROWS));
         let chosen: Vec<_> = cells.iter().filter(matches).collect();
@@ -48,7 +66,7 @@ impl Rows {
 
 /// One session.
 #[derive(Debug, Serialize)]
-pub(super) struct Row {
+pub(in crate::http) struct Row {
     id: u64,
     client: SocketAddr,
     proxy: Option<SocketAddr>,

@@ -16,6 +16,7 @@ pub(super) struct Upstream {
     sessions: u32,
     max_connections: Option<u32>,
     tls: &'static str,
+    drained: bool,
     health: Health,
     pool: Option<Pool>,
 }
@@ -52,8 +53,9 @@ struct Checks {
 
 impl From<UpstreamView> for Upstream {
     fn from(view: UpstreamView) -> Self {
-        let UpstreamView { target, name, weight, backup, sessions, max_connections, tls, health, pool } = view;
-        Self { target, name, weight, backup, sessions, max_connections, tls, health: health.into(), pool: pool.map(Pool::from) }
+        let UpstreamView { target, name, weight, backup, sessions, max_connections, tls, drained, health, pool, .. } = view;
+        let pool = pool.map(Pool::from);
+        Self { target, name, weight, backup, sessions, max_connections, tls, drained, health: health.into(), pool }
     }
 }
 

@@ -118,23 +118,33 @@ pub struct AdminAction<'a> {
     pub client: Option<SocketAddr>,
     /// Who: "token", or "loopback" where none is asked for.
     pub credential: &'static str,
-    /// What: the method and path as the API describes it.
-    pub action: &'a str,
-    /// To what: a session's or target's number.
+    /// What: one of [`labels::ADMIN_ACTIONS`](crate::telemetry::labels::ADMIN_ACTIONS).
+    pub action: &'static str,
+    /// To what: a session's number, a target's number or name.
     pub object: Option<&'a str>,
-    /// How it was answered, as a status code.
-    pub status: u16,
+    /// How it was answered, as a status code; `None` for whoever was gone before.
+    pub status: Option<u16>,
 }
 
 impl Event for AdminAction<'_> {
-    fn emit(self, _: &Telemetry) {
+    fn emit(self, telemetry: &Telemetry) {
+        let Self { client, credential, action, object, status } = self;
+        let result = match status {
+            Some(200..=299) => "done",
+            Some(300..=499) => "refused",
+            Some(_) => "failed",
+            None => "left",
+        };
+        telemetry.metrics().admin_actions.with_label_values(&[action, result]).inc();
+        let client = client.map(tracing::field::display);
         tracing::warn!(
             event = "admin_action",
-            client = self.client.map(tracing::field::display),
-            credential = self.credential,
-            action = self.action,
-            object = self.object,
-            status = self.status,
+            client,
+            credential,
+            action,
+            object,
+            status,
+            result,
             "an operator asked for something"
         );
     }
@@ -151,6 +161,7 @@ pub struct AdminRefused {
 
 impl Event for AdminRefused {
     fn emit(self, telemetry: &Telemetry) {
+        telemetry.metrics().admin_refusals.with_label_values(&[self.reason]).inc();
         if telemetry.may_log("admin_refused", self.reason, self.client.map(|client| client.ip())) {
             let client = self.client.map(tracing::field::display);
             tracing::warn!(event = "admin_refused", client, reason = self.reason, "a request to /admin was refused");
