@@ -41,5 +41,6 @@ fn asks_nothing() -> crate::config::Security {
         trusted_proxies: Vec::new(),
         proxy_protocol: crate::config::ProxyMode::Required,
         upstream_allowed_networks: Vec::new(),
+        tls: None,
     }
 }

@@ -3,7 +3,10 @@
 //! [`Relay`] is the relay wired together; [`run`] runs one as a process: log, limits, signals, drain.
 
 mod demo;
+mod doors;
 mod relay;
+
+use std::time::SystemTime;
 
 use anyhow::Context;
 use ipnetwork::IpNetwork;
@@ -15,9 +18,10 @@ pub use demo::demo;
 pub use relay::Actors;
 pub use relay::Relay;
 
-use crate::config::{self, Config, Loaded};
+use crate::config::{self, Config, Judges, Loaded, Objection};
 use crate::telemetry::logging::{self, LogGuard};
 use crate::telemetry::{Telemetry, events};
+use crate::tls;
 use crate::upstream;
 
 /// Runs the relay until it is told to stop. Warnings of the configuration are logged first.
@@ -88,6 +92,15 @@ fn raise_descriptor_limit(config: &mut Config, telemetry: &Telemetry) -> anyhow:
 /// None today; the key was there, or the caller would not ask.
 pub fn fingerprint(config: &Config, name: &str) -> anyhow::Result<String> {
     Ok(Telemetry::new(&config.log).fingerprint(name.as_bytes()))
+}
+
+/// Judge what a configuration says of upstreams and files.
+pub const JUDGES: Judges<'static> = Judges { upstream: &judge_upstream, files: &judge_files };
+
+/// What is wrong with the files of certificates and keys that `config` names.
+pub fn judge_files(config: &Config) -> Vec<Objection> {
+    let server = config.security.tls.as_ref().map(|files| tls::judge(files, SystemTime::now()));
+    server.into_iter().flatten().chain(upstream::judge_private(config)).collect()
 }
 
 /// Whether `url` can be an upstream: its grammar, and for a literal address the guard.

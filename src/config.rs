@@ -15,6 +15,7 @@ use serde_json::Value;
 mod address;
 mod check;
 mod descriptors;
+mod doors;
 mod env;
 mod file;
 mod finding;
@@ -51,6 +52,29 @@ const MAX_FILE: u64 = 1 << 20;
 /// keys or query: what was found and what would be right.
 pub type UpstreamJudge<'a> = dyn Fn(&str, &[IpNetwork]) -> Result<(), String> + 'a;
 
+/// What is wrong with a file that the configuration names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Objection {
+    /// The key that names it.
+    pub key: String,
+    /// What was found and what would be right; nothing of what the file holds.
+    pub text: String,
+    /// Whether the relay cannot run like this.
+    pub fatal: bool,
+}
+
+/// Whether the files that a configuration names can be used. It is asked about configurations with other problems too.
+pub type FilesJudge<'a> = dyn Fn(&Config) -> Vec<Objection> + 'a;
+
+/// Who judges what this room does not understand.
+#[derive(Clone, Copy)]
+pub struct Judges<'a> {
+    /// Upstreams' URLs.
+    pub upstream: &'a UpstreamJudge<'a>,
+    /// Files with certificates and keys.
+    pub files: &'a FilesJudge<'a>,
+}
+
 /// A configuration that can be used.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -65,15 +89,15 @@ pub struct Loaded {
 }
 
 /// Reads and judges the configuration: the file named, else `config.json` of the working directory, else the environment alone.
-pub fn load(named: Option<&Path>, env: &Env, judge: &UpstreamJudge<'_>) -> Result<Loaded, Problems> {
+pub fn load(named: Option<&Path>, env: &Env, judges: Judges<'_>) -> Result<Loaded, Problems> {
     let default = Path::new(DEFAULT_FILE);
     match named.or_else(|| default.exists().then_some(default)) {
         Some(path) => {
             let source = path.display().to_string();
             let text = read_text(path).map_err(|reason| problem(&source, format!("cannot be read: {reason}")))?;
-            assemble(&source, path.parent().unwrap_or(Path::new("")), &text, env, judge)
+            assemble(&source, path.parent().unwrap_or(Path::new("")), &text, env, judges)
         }
-        None if env.names_an_upstream() => assemble("the environment", Path::new(""), "{}", env, judge),
+        None if env.names_an_upstream() => assemble("the environment", Path::new(""), "{}", env, judges),
         None => {
             let text = "no configuration: name a file (relay config.json), put a config.json here, or set the variable UPSTREAM";
             Err(problem("relay", text.into()))
@@ -81,16 +105,17 @@ pub fn load(named: Option<&Path>, env: &Env, judge: &UpstreamJudge<'_>) -> Resul
     }
 }
 
-/// As [`load`], for a configuration that is at hand as text.
+/// As [`load`], for a configuration that is at hand as text. The files that it names are not looked at.
 pub fn parse(text: &str, env: &Env, judge: &UpstreamJudge<'_>) -> Result<Loaded, Problems> {
-    assemble("the configuration", Path::new(""), text, env, judge)
+    let judges = Judges { upstream: judge, files: &|_| Vec::new() };
+    assemble("the configuration", Path::new(""), text, env, judges)
 }
 
 fn problem(source: &str, text: String) -> Problems {
     Problems { source: source.to_owned(), errors: vec![Finding { at: String::new(), text }], warnings: Vec::new() }
 }
 
-fn assemble(source: &str, base: &Path, text: &str, env: &Env, judge: &UpstreamJudge<'_>) -> Result<Loaded, Problems> {
+fn assemble(source: &str, base: &Path, text: &str, env: &Env, judges: Judges<'_>) -> Result<Loaded, Problems> {
     let mut tree = tree::parse(text).map_err(|reason| problem(source, reason))?;
     let env::Overlay { origin, mut errors, mut warnings } = env::overlay(&mut tree, env);
     let mut shape = Shape::new(&origin);
@@ -111,7 +136,9 @@ fn assemble(source: &str, base: &Path, text: &str, env: &Env, judge: &UpstreamJu
         Vec::new()
     });
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let checked = check(file, Facts { origin: &origin, bad: &bad, given: &tree, base, cores, more_tokens, judge });
+    let judge = judges.upstream;
+    let facts = Facts { origin: &origin, bad: &bad, given: &tree, base, cores, more_tokens, judge };
+    let checked = check(file, facts, judges.files);
     errors.extend(checked.errors);
     warnings.extend(checked.warnings);
     let source = source.to_owned();

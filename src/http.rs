@@ -12,6 +12,7 @@ mod readiness;
 mod status;
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
@@ -24,6 +25,7 @@ use ipnetwork::IpNetwork;
 pub use facts::{BufferFacts, ListenerFacts, Sources, UpstreamFacts};
 pub use readiness::{NotReady, Reachable, Readiness};
 
+use crate::tls;
 use desk::Desk;
 use door::Door;
 
@@ -44,6 +46,8 @@ const DURATIONS: [f64; 4] = [0.005, 0.05, 0.5, 5.0];
 pub struct Settings {
     /// Networks that may ask for everything; empty lets everyone.
     pub allowed: Vec<IpNetwork>,
+    /// Where answers are given in private: whose certificate is shown.
+    pub tls: Option<Arc<tls::Server>>,
 }
 
 /// Why there is no HTTP server: the machine lacks a thread, or a metric's name stands twice.
@@ -77,6 +81,7 @@ pub fn serve(listener: TcpListener, settings: &Settings, sources: Sources) -> Re
     let address = listener.local_addr().map_err(|error| HttpError(error.to_string()))?;
     let metrics = metrics(&sources)?;
     let door = Door::new(settings.allowed.clone());
+    let private = settings.tls.as_ref().map(|server| server.for_http());
     let (send, receive) = std::sync::mpsc::sync_channel(1);
     let run = move || {
         actix_rt::System::new().block_on(async move {
@@ -92,7 +97,12 @@ pub fn serve(listener: TcpListener, settings: &Settings, sources: Sources) -> Re
                     .configure(|app| routes(app, desk))
             };
             let server = HttpServer::new(app).workers(1).disable_signals().max_connections(MAX_CONNECTIONS);
-            let server = server.shutdown_timeout(SHUTDOWN_SECONDS).listen(listener).map(HttpServer::run);
+            let server = server.shutdown_timeout(SHUTDOWN_SECONDS);
+            let server = match private {
+                None => server.listen(listener),
+                Some(config) => server.listen_rustls_0_23(listener, config),
+            };
+            let server = server.map(HttpServer::run);
             let started = server.as_ref().map(|server| server.handle()).map_err(ToString::to_string);
             // The asker waits for this below; if it is gone, so is the process.
             let _ = send.send(started);

@@ -40,7 +40,7 @@ fn run(cli: &Cli) -> Result<ExitCode, ExitCode> {
 }
 
 fn load(path: Option<&Path>) -> Result<Loaded, ExitCode> {
-    config::load(path, &Env::of_process(), &app::judge_upstream).map_err(|problems| misconfigured(&problems))
+    config::load(path, &Env::of_process(), app::JUDGES).map_err(|problems| misconfigured(&problems))
 }
 
 fn check(path: Option<&Path>) -> Result<ExitCode, ExitCode> {

@@ -12,9 +12,12 @@ pub mod labels;
 pub mod logging;
 mod mask;
 mod output;
+mod process;
 mod rates;
 mod registry;
+mod sampled;
 mod throttle;
+mod worker;
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,12 +25,14 @@ use std::time::Instant;
 
 use crate::config::Log;
 
-pub use cell::{Claim, Count, Facts, SessionCell, SessionId, State, Traffic, WorkerTraffic};
+pub use cell::{Claim, Count, Facts, SessionCell, SessionId, State, Traffic};
 pub use collector::MetricsCollector;
 pub use ending::{Side, Status};
 pub use events::Event;
 pub use mask::{Masker, Shown};
-pub use registry::{Metrics, OpenConnection, SessionAtUpstream};
+pub use registry::{Metrics, OpenConnection, SessionAtUpstream, Waits};
+pub use sampled::BufferUse;
+pub use worker::{KEY_FRAME_LATE, SILENT, Seen, Streams, Total, WorkerTraffic};
 
 use throttle::Throttle;
 

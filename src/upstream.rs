@@ -12,6 +12,7 @@ pub mod dial;
 pub mod guard;
 pub mod live;
 pub mod load;
+mod private;
 pub mod probe;
 pub mod resolve;
 pub mod retry;
@@ -31,19 +32,21 @@ pub use circuits::{Change, TargetView};
 pub use dial::{Connected, DialError, DialSettings, Dialer};
 pub use live::{Live, Publication};
 pub use load::{Load, Loads};
+pub use private::{judge_private, privacy};
 pub use probe::{Reachability, Verdict};
 pub use retry::{Attempts, GiveUp, Next};
 pub use route::{Ask, BadPattern};
 pub use router::{NoRoute, Router};
 pub use seek::{Link, Means, Seek, SeekError, Step};
 pub use target::{Family, Target, TargetError, TargetId};
-pub use url::{UpstreamUrl, UrlError};
+pub use url::{Scheme, UpstreamUrl, UrlError};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::Config;
 use crate::telemetry::Telemetry;
+use crate::tls::ClientError;
 use guard::Forbidden;
 use ipnetwork::IpNetwork;
 
@@ -77,12 +80,22 @@ pub fn targets(config: &Config) -> Result<Vec<Arc<Target>>, UrlError> {
 }
 
 /// Everything that searches need, for `targets` and the addresses `own` that the relay listens on.
-pub fn means(config: &Config, targets: &[Arc<Target>], own: Vec<SocketAddr>, breaker: Breaker, telemetry: Telemetry) -> Means {
-    let dialer = Dialer::new(DialSettings::of(config, own));
+///
+/// # Errors
+/// [`ClientError`] where an upstream speaks TLS and whom to believe cannot be read.
+pub fn means(
+    config: &Config,
+    targets: &[Arc<Target>],
+    own: Vec<SocketAddr>,
+    breaker: Breaker,
+    telemetry: Telemetry,
+) -> Result<Means, ClientError> {
+    let settings = DialSettings { private: private::clients(config, targets)?, ..DialSettings::of(config, own) };
+    let dialer = Dialer::new(settings);
     let reachability = Reachability::new(dialer.clone(), targets.to_vec(), config.ready.fail_after);
     let most = config.upstreams.iter().map(|upstream| upstream.max_connections);
     let loads = targets.iter().zip(most).map(|(target, most)| (target.id, target.label.as_str(), most));
-    Means { dialer, breaker, reachability, loads: Loads::new(loads, telemetry), retry: config.retry }
+    Ok(Means { dialer, breaker, reachability, loads: Loads::new(loads, telemetry), retry: config.retry })
 }
 
 /// Judges an upstream's URL before anything is dialled: its grammar, and the address where it holds one. A name is
@@ -112,7 +125,7 @@ mod tests {
             ("rtmp://[::1]:1936/live/S3CRET", "loopback"),
             ("rtmp://[64:ff9b::a9fe:a9fe]/S3CRET", "cloud metadata"),
             ("rtmp://192.168.0.1", "private"),
-            ("rtmps://8.8.8.8/S3CRET", "not in this version"),
+            ("rtmpt://8.8.8.8/S3CRET", "expected rtmp://"),
         ] {
             let text = judge_literal(url, &allowed).expect_err(url).to_string();
             assert!(text.contains(word) && !text.contains("S3CRET"), "{url}: {text}");

@@ -10,7 +10,7 @@ use super::supervisor::{Admit, Kick};
 use super::{Authenticator, Expect, Granted, Networks, Permit, Proxies, RateLimiter, Refusal, RefusalTeller, Supervisor, Tally};
 use crate::config::Security;
 use crate::protocol::name::{Action, StreamName};
-use crate::telemetry::SessionCell;
+use crate::telemetry::{Metrics, SessionCell, Waits};
 
 /// Asked by every session. One is made by the app and shared in an `Arc`.
 pub struct Gate {
@@ -20,6 +20,7 @@ pub struct Gate {
     supervisor: Addr<Supervisor>,
     tally: Tally,
     teller: RefusalTeller,
+    waits: Option<[Waits; 2]>,
 }
 
 /// What a reload may change.
@@ -50,7 +51,12 @@ impl Gate {
         tally: Tally,
     ) -> Result<Self, super::auth::BadGlob> {
         let rules = RwLock::new(Rules::new(security)?);
-        Ok(Self { rules, rate_limiter, supervisor, tally, teller: RefusalTeller::default() })
+        Ok(Self { rules, rate_limiter, supervisor, tally, teller: RefusalTeller::default(), waits: None })
+    }
+
+    /// The same gate, which times its questions to the actors.
+    pub fn timed(self, metrics: &Metrics) -> Self {
+        Self { waits: Some([metrics.waits("rate_limiter"), metrics.waits("supervisor")]), ..self }
     }
 
     /// Whether the socket whose peer is `peer` begins with a PROXY header. To be asked before [`Self::admit`].
@@ -67,9 +73,11 @@ impl Gate {
         let ip = cell.client().ip();
         self.rules().networks.judge(ip).inspect_err(|refusal| self.tally.count(refusal))?;
         if let Some(rate_limiter) = &self.rate_limiter {
-            rate_limiter.send(Acquire { ip }).await.unwrap_or_else(|_| Err(self.unavailable()))?;
+            let answer = Waits::time(self.waits.as_ref().map(|[waits, _]| waits), rate_limiter.send(Acquire { ip })).await;
+            answer.unwrap_or_else(|_| Err(self.unavailable()))?;
         }
-        self.supervisor.send(Admit { cell, session }).await.unwrap_or_else(|_| Err(self.unavailable()))
+        let answer = Waits::time(self.waits.as_ref().map(|[_, waits]| waits), self.supervisor.send(Admit { cell, session }));
+        answer.await.unwrap_or_else(|_| Err(self.unavailable()))
     }
 
     /// Judges the token; see [`Authenticator::authenticate`].

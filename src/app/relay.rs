@@ -10,13 +10,15 @@ use anyhow::Context;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::doors;
 use crate::admission::supervisor::{self, Ended};
 use crate::admission::{Gate, RateLimiter, Supervisor, Tally};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::http::{self, BufferFacts, ListenerFacts, Readiness, Served, Settings, Sources, UpstreamFacts};
 use crate::listener::{self, Listener, Workers, bind};
-use crate::session::{BufferStats, Door, Shared, Tls, WorkerSettings, prepare_worker};
-use crate::telemetry::{MetricsCollector, Telemetry, WorkerTraffic, collector, events};
+use crate::session::{BufferStats, Door, Shared, WorkerSettings, prepare_worker};
+use crate::telemetry::{BufferUse, MetricsCollector, Telemetry, WorkerTraffic, collector, events};
+use crate::tls;
 use crate::upstream::{self, Breaker, Reachability, Router, Target, UpstreamBreaker, breaker};
 
 /// Accepted sockets above `max_total_connections`: those that are just being told why they are refused.
@@ -28,7 +30,7 @@ const GOODBYE: Duration = Duration::from_secs(8);
 
 /// A relay that runs.
 pub struct Relay {
-    address: SocketAddr,
+    doors: Vec<Door>,
     listener: Addr<Listener>,
     supervisor: Addr<Supervisor>,
     supervisor_ended: Ended,
@@ -60,9 +62,9 @@ impl Relay {
     /// # Errors
     /// An address that cannot be listened on, named; an upstream or a token entry that a checked configuration does not have.
     pub fn start(config: &Config, telemetry: Telemetry) -> anyhow::Result<Self> {
-        let socket = bind("listen_addr", config.listen)?;
-        listener::shape_clients(&socket, config.tcp, config.timeouts.write).context("tcp")?;
-        let address = socket.local_addr().context("listen_addr")?;
+        let tls = doors::private(config, &telemetry)?;
+        let sockets = doors::open(config)?;
+        let doors: Vec<Door> = sockets.iter().map(|(door, _)| *door).collect();
         let started = (Instant::now(), SystemTime::now());
         telemetry.emit(events::Started { workers: config.workers });
         let mut arbiters = vec![Arbiter::new()];
@@ -83,6 +85,8 @@ impl Relay {
         let breaker = UpstreamBreaker::start_in_arbiter(&control, move |_| UpstreamBreaker::new(settings, labels, telling));
 
         let buffers = BufferStats::new(config.buffers.read.max(config.buffers.write), config.buffers.max_total);
+        let stats = Arc::clone(&buffers);
+        telemetry.metrics().watch_buffers(move || buffer_use(&stats));
         let traffic: Vec<Arc<WorkerTraffic>> = (0..config.workers).map(|_| Arc::default()).collect();
         let workers: Vec<Arbiter> = traffic.iter().map(|traffic| worker(config, &buffers, traffic)).collect();
         let handles: Vec<_> = workers.iter().map(Arbiter::handle).collect();
@@ -90,24 +94,26 @@ impl Relay {
         let (tell, sampled) = (telemetry.clone(), traffic);
         let collector = MetricsCollector::start_in_arbiter(&control, move |_| MetricsCollector::new(tell, sampled));
 
-        let means = upstream::means(config, &targets, vec![address], Breaker::new(breaker.clone()), telemetry.clone());
+        let asked = Breaker::new(breaker.clone()).timed(telemetry.metrics());
+        let own = doors.iter().map(|door| door.address).collect();
+        let means = upstream::means(config, &targets, own, asked, telemetry.clone()).context("upstream_tls")?;
         let readiness = Readiness::of(means.reachability.clone());
         warm(&means.reachability);
         let gate = Gate::new(&config.security, config.rate_limit.map(|_| rate_limiter.clone()), supervisor.clone(), tally)
-            .context("security.auth_tokens")?;
+            .context("security.auth_tokens")?
+            .timed(telemetry.metrics());
         let shared = Arc::new(Shared {
             gate,
             router: Router::new(config, targets.clone(), means).context("routes")?,
             forward: config.forward_query.clone(),
-            tls: None,
+            tls: tls.clone(),
             timeouts: config.timeouts,
             buffers: config.buffers,
             telemetry: telemetry.clone(),
             sessions: AtomicU64::new(0),
         });
         let cap = config.connection_limit.max_total_connections as usize + HARD_CAP_EXTRA;
-        let door = Door { address, tls: Tls::Off };
-        let listener = Listener::new(vec![(door, socket)], Workers::new(handles), shared, cap);
+        let listener = Listener::new(sockets, Workers::new(handles), shared, cap);
         let (watch, listener_gone) = (listener.watch(), listener.gone());
         let http = match config.http {
             None => None,
@@ -119,13 +125,17 @@ impl Relay {
                     breaker: breaker.clone().recipient(),
                     collector: collector.clone().recipient(),
                     readiness: readiness.clone(),
-                    listener: Arc::new(move || listener_facts(&watch())),
+                    listener: Arc::new({
+                        let tls = tls.clone();
+                        move || listener_facts(&watch(), tls.as_deref())
+                    }),
                     buffers: Arc::new(move || buffer_facts(&buffers)),
                     upstreams: upstream_facts(config, &targets),
                     started: started.0,
                     started_at: started.1,
                 };
-                let settings = Settings { allowed: config.http_allowed_networks.clone() };
+                let tls = tls.filter(|_| config.http_tls);
+                let settings = Settings { allowed: config.http_allowed_networks.clone(), tls };
                 let served = http::serve(bind("http_addr", http_address)?, &settings, sources)?;
                 telemetry.emit(events::HttpListening { address: served.address(), open: settings.allowed.is_empty() });
                 Some(served)
@@ -136,11 +146,11 @@ impl Relay {
         let listener = Listener::start_in_arbiter(&listener_arbiter.handle(), move |_| listener);
         arbiters.push(listener_arbiter);
         readiness.set_accepting(true);
-        telemetry.emit(events::Listening { address });
+        doors.iter().for_each(|door| telemetry.emit(events::Listening { address: door.address, tls: door.tls.as_str() }));
         let actors = Actors { supervisor: supervisor.clone(), rate_limiter, breaker, collector, listener: listener.clone() };
         let shutdown_timeout = config.timeouts.shutdown;
         Ok(Self {
-            address,
+            doors,
             listener,
             supervisor,
             supervisor_ended,
@@ -156,7 +166,12 @@ impl Relay {
 
     /// The address that clients connect to.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.doors[0].address
+    }
+
+    /// Every address that clients connect to, that of `listen_addr` first.
+    pub fn doors(&self) -> &[Door] {
+        &self.doors
     }
 
     /// The address of /status, unless HTTP is off.
@@ -234,9 +249,10 @@ fn warm(reachability: &Reachability) {
     });
 }
 
-fn listener_facts(standing: &listener::Standing) -> ListenerFacts {
+fn listener_facts(standing: &listener::Standing, tls: Option<&tls::Server>) -> ListenerFacts {
     ListenerFacts {
-        addresses: standing.doors.iter().map(|door| door.address).collect(),
+        doors: standing.doors.iter().map(|door| (door.address, door.tls.as_str())).collect(),
+        tls: tls.map(tls::Server::standing),
         accepting: standing.accepting,
         open_sockets: standing.open as u64,
         hard_cap: standing.cap as u64,
@@ -247,11 +263,21 @@ fn buffer_facts(stats: &BufferStats) -> BufferFacts {
     BufferFacts { size_bytes: stats.size, lent: stats.lent(), max_total_bytes: stats.max_total, unheld: stats.unheld() }
 }
 
+fn buffer_use(stats: &BufferStats) -> BufferUse {
+    BufferUse {
+        lent_bytes: stats.lent().saturating_mul(stats.size) as u64,
+        max_bytes: stats.max_total as u64,
+        made: stats.made(),
+        unheld: stats.unheld(),
+    }
+}
+
 fn upstream_facts(config: &Config, targets: &[Arc<Target>]) -> Arc<dyn Fn() -> Vec<UpstreamFacts> + Send + Sync> {
-    let weights: Vec<u32> = config.upstreams.iter().map(|u| u.weight).collect();
-    let labels: Vec<String> = targets.iter().map(|t| t.label.clone()).collect();
-    Arc::new(move || {
-        let facts = |(target, weight): (&String, &u32)| UpstreamFacts { target: target.clone(), weight: *weight };
-        labels.iter().zip(&weights).map(facts).collect()
-    })
+    let facts = |(target, upstream): (&Arc<Target>, &config::Upstream)| UpstreamFacts {
+        target: target.label.clone(),
+        weight: upstream.weight,
+        tls: upstream::privacy(target, upstream),
+    };
+    let facts: Vec<UpstreamFacts> = targets.iter().zip(&config.upstreams).map(facts).collect();
+    Arc::new(move || facts.clone())
 }

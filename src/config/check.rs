@@ -15,7 +15,7 @@ use super::routing::{Routing, strategy};
 use super::scalar::Span;
 use super::settings::*;
 use super::tokens::{self, Placed};
-use super::{UpstreamJudge, network, tree};
+use super::{FilesJudge, Objection, UpstreamJudge, doors, network, tree};
 
 /// What judging needs beside the file itself.
 pub(super) struct Facts<'a> {
@@ -42,10 +42,13 @@ pub(super) struct Checked {
     pub(super) warnings: Vec<Finding>,
 }
 
-/// Judges `file`.
-pub(super) fn check(file: File, facts: Facts<'_>) -> Checked {
+/// Judges `file`, and with `files` what it names.
+pub(super) fn check(file: File, facts: Facts<'_>, files: &FilesJudge<'_>) -> Checked {
     let mut check = Check { facts, errors: Vec::new(), warnings: Vec::new() };
     let config = check.config(file);
+    for Objection { key, text, fatal } in files(&config) {
+        if fatal { check.error(&key, text) } else { check.warn(&key, text) }
+    }
     Checked { config, errors: check.errors, warnings: check.warnings }
 }
 
@@ -54,7 +57,8 @@ pub(super) fn resolve(base: &Path, origin: &Origin, key: &str, path: &str) -> Pa
     if origin.contains_key(key) { path.into() } else { base.join(path) }
 }
 
-struct Check<'a> {
+/// The judgement so far.
+pub(super) struct Check<'a> {
     facts: Facts<'a>,
     errors: Vec<Finding>,
     warnings: Vec<Finding>,
@@ -65,38 +69,39 @@ impl Check<'_> {
         place(self.facts.origin, path)
     }
 
-    fn error(&mut self, path: &str, text: impl Into<String>) {
+    pub(super) fn error(&mut self, path: &str, text: impl Into<String>) {
         self.errors.push(Finding::new(self.at(path), text));
     }
 
-    fn warn(&mut self, path: &str, text: impl Into<String>) {
+    pub(super) fn warn(&mut self, path: &str, text: impl Into<String>) {
         self.warnings.push(Finding::new(self.at(path), text));
     }
 
     /// Whether none of the keys (or what holds them) was wrong already.
-    fn intact(&self, keys: &[&str]) -> bool {
+    pub(super) fn intact(&self, keys: &[&str]) -> bool {
         let within = |key: &str, bad: &str| key == bad || key.strip_prefix(bad).is_some_and(|rest| rest.starts_with('.'));
         !keys.iter().any(|key| self.facts.bad.iter().any(|bad| within(key, bad)))
     }
 
-    fn given(&self, path: &str) -> bool {
+    pub(super) fn given(&self, path: &str) -> bool {
         tree::get(self.facts.given, path).is_some()
     }
 
     fn config(&mut self, file: File) -> Config {
-        let listen = self.address("listen_addr", &file.listen_addr).unwrap_or(ListenAddr { host: None, port: 0 });
-        let http = if file.http_addr.is_empty() { None } else { self.address("http_addr", &file.http_addr) };
-        self.listeners(listen, http);
+        let doors::Doors { listen, listen_tls, listeners, http, http_tls, files } = doors::check(self, &file);
         let http_allowed_networks = self.networks("http_allowed_networks", &file.http_allowed_networks);
         let workers = if file.workers == 0 { self.facts.cores.clamp(1, 1024) } else { size(file.workers) };
         let timeouts = timeouts(&file);
         let retry = self.retry(&file.retry, timeouts.dial);
-        let security = self.security(&file.security);
+        let security = self.security(&file.security, files);
         let (upstreams, routes) = self.upstreams(&file, &security.upstream_allowed_networks);
         self.not_in_this_version(&file);
         Config {
             listen,
+            listen_tls,
+            listeners,
             http,
+            http_tls,
             http_allowed_networks,
             workers,
             upstreams,
@@ -104,6 +109,7 @@ impl Check<'_> {
             hash_load_factor: Some(file.upstream_hash_load_factor).filter(|&factor| factor > 0.0),
             routes,
             upstream_max_dialing: size(file.upstream_max_dialing),
+            upstream_ca_file: self.path("upstream_tls.ca_file", &file.upstream_tls.ca_file),
             forward_query: file.forward_query.clone(),
             timeouts,
             buffers: self.buffers(&file),
@@ -119,18 +125,14 @@ impl Check<'_> {
         }
     }
 
-    fn address(&mut self, key: &str, text: &str) -> Option<ListenAddr> {
+    pub(super) fn address(&mut self, key: &str, text: &str) -> Option<ListenAddr> {
         let address = text.trim().parse::<ListenAddr>();
         address.map_err(|reason| self.error(key, format!("found {}; {reason}", quoted(text)))).ok()
     }
 
-    fn listeners(&mut self, listen: ListenAddr, http: Option<ListenAddr>) {
-        if http.is_some_and(|http| http.collides(&listen)) {
-            self.error(
-                "http_addr",
-                format!("takes the same port as listen_addr ({listen}); expected another port, or \"\" for no HTTP"),
-            );
-        }
+    /// A path that `key` names; none where it is empty.
+    pub(super) fn path(&self, key: &str, path: &str) -> Option<PathBuf> {
+        (!path.is_empty()).then(|| resolve(self.facts.base, self.facts.origin, key, path))
     }
 
     fn networks(&mut self, key: &str, texts: &[String]) -> Vec<IpNetwork> {
@@ -149,9 +151,12 @@ impl Check<'_> {
 
     fn upstreams(&mut self, file: &File, allowed: &[IpNetwork]) -> (Vec<Upstream>, Vec<Route>) {
         let (judge, intact) = (self.facts.judge, self.intact(&["upstream", "upstreams"]));
-        let Routing { upstreams, routes, errors, warnings } = Routing::judge(file, intact, |url| judge(url, allowed));
+        let Routing { mut upstreams, routes, errors, warnings } = Routing::judge(file, intact, |url| judge(url, allowed));
         errors.into_iter().for_each(|(path, text)| self.error(&path, text));
         warnings.into_iter().for_each(|(path, text)| self.warn(&path, text));
+        for file in upstreams.iter_mut().filter_map(|upstream| upstream.ca_file.as_mut()) {
+            *file = resolve(self.facts.base, self.facts.origin, "upstreams", &file.to_string_lossy());
+        }
         if upstreams.is_empty() && file.upstreams.is_none() && intact {
             self.error(
                 "upstream",
@@ -165,14 +170,6 @@ impl Check<'_> {
     fn not_in_this_version(&mut self, file: &File) {
         if file.upstream_health_check.enabled {
             self.warn("upstream_health_check.enabled", "health checks are not in this version and have no effect yet");
-        }
-        if file.security.tls_enabled {
-            let text = "this version does not terminate TLS: clients cannot connect by rtmps://; expected false, with TLS terminated in front of the relay if it is needed";
-            self.error("security.tls_enabled", text);
-        }
-        let unused = [("security.tls_cert", &file.security.tls_cert), ("security.tls_key", &file.security.tls_key)];
-        for (key, _) in unused.into_iter().filter(|(_, path)| !path.is_empty() && !file.security.tls_enabled) {
-            self.warn(key, "is not used: this version does not terminate TLS");
         }
     }
 
@@ -191,7 +188,7 @@ impl Check<'_> {
         buffers
     }
 
-    fn security(&mut self, section: &SecuritySection) -> Security {
+    fn security(&mut self, section: &SecuritySection, tls: Option<ServerTls>) -> Security {
         let plain = section.auth_tokens.iter().cloned().enumerate();
         let placed = plain.map(|(index, token)| (self.at(&format!("security.auth_tokens[{index}]")), token.detailed()));
         let judged = tokens::judge(placed.chain(self.facts.more_tokens.clone()).collect());
@@ -214,6 +211,7 @@ impl Check<'_> {
             trusted_proxies,
             proxy_protocol: section.proxy_protocol,
             upstream_allowed_networks,
+            tls,
         }
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scalar::{RawToken, Span};
 use super::secret::Hidden;
-use super::settings::{ForwardQuery, LogFormat, LogLevel, ProxyMode, StreamNames};
+use super::settings::{ForwardQuery, LogFormat, LogLevel, ProxyMode, StreamNames, Tls};
 
 pub(super) use upstreams::{HealthCheckSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream};
 
@@ -21,8 +21,12 @@ pub(super) use upstreams::{HealthCheckSection, RawAction, RawMatch, RawProtocol,
 pub(super) struct File {
     /// Address for clients. ":1935" is every address of the machine, v4 and v6.
     pub(super) listen_addr: String,
+    /// Further addresses for clients, as [{"addr": ":443", "tls": "only"}].
+    pub(super) listeners: Vec<RawListener>,
     /// Address for /status, /metrics, /health and /ready. "" turns HTTP off.
     pub(super) http_addr: String,
+    /// Whether http_addr is served by TLS, with the certificate of security.tls_cert.
+    pub(super) http_tls: bool,
     /// Networks that may ask for /status and /metrics. Empty: everyone who can reach http_addr.
     pub(super) http_allowed_networks: Vec<String>,
     /// Threads that run sessions. 0: one for each processor.
@@ -46,6 +50,8 @@ pub(super) struct File {
     /// Dials that may be in progress to one upstream at the same time; more wait their turn.
     #[schemars(range(min = 1, max = 10000))]
     pub(super) upstream_max_dialing: u64,
+    /// TLS to upstreams whose URL begins rtmps:// or rtsps://.
+    pub(super) upstream_tls: UpstreamTlsSection,
     /// Which of the client's own query arguments go to the upstream (the token never does): "all", "none", or a list of keys.
     pub(super) forward_query: ForwardQuery,
     /// A publisher that sends nothing for so long is closed.
@@ -100,7 +106,9 @@ impl Default for File {
     fn default() -> Self {
         Self {
             listen_addr: ":1935".into(),
+            listeners: Vec::new(),
             http_addr: ":8080".into(),
+            http_tls: false,
             http_allowed_networks: Vec::new(),
             workers: 0,
             upstream: None,
@@ -109,6 +117,7 @@ impl Default for File {
             upstream_hash_load_factor: 0.0,
             routes: Vec::new(),
             upstream_max_dialing: 64,
+            upstream_tls: UpstreamTlsSection::default(),
             forward_query: ForwardQuery::All,
             idle_timeout: Span::secs(30),
             player_idle_timeout: Span::secs(0),
@@ -131,6 +140,27 @@ impl Default for File {
             log: LogSection::default(),
         }
     }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawListener {
+    /// As listen_addr.
+    pub(super) addr: String,
+    /// What must be spoken there: off, plain; only, TLS; optional, either, as the first byte tells.
+    #[serde(default = "only")]
+    pub(super) tls: Tls,
+}
+
+fn only() -> Tls {
+    Tls::Only
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct UpstreamTlsSection {
+    /// PEM file of the authorities that may sign an upstream's certificate, or of the certificate itself. "": those that this machine trusts.
+    pub(super) ca_file: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -195,12 +225,16 @@ pub(super) struct SecuritySection {
     pub(super) proxy_protocol: ProxyMode,
     /// Networks in which an upstream may stand although they are not public (loopback, private, link-local and the like are refused otherwise).
     pub(super) upstream_allowed_networks: Vec<String>,
-    /// TLS for clients. Not in this version: must be false.
+    /// Whether clients must speak TLS at listen_addr (rtmps://).
     pub(super) tls_enabled: bool,
-    /// Certificate file. Not used in this version.
+    /// Whether they may also speak plain there: the first byte tells.
+    pub(super) tls_allow_plain: bool,
+    /// PEM file of the certificate, followed by its intermediates. Read again when it changes.
     pub(super) tls_cert: String,
-    /// Key file. Not used in this version.
+    /// PEM file of the certificate's private key, without passphrase. Read again when it changes.
     pub(super) tls_key: String,
+    /// PEM file of authorities: a client that speaks TLS must then show a certificate that one of them signed. "": none is asked for.
+    pub(super) tls_client_ca: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

@@ -77,6 +77,8 @@ impl Routing {
             backup: raw.backup,
             max_connections: Some(narrow(raw.max_connections)).filter(|&most| most > 0),
             proxy_protocol: raw.proxy_protocol,
+            ca_file: Some(raw.ca_file).filter(|path| !path.is_empty()).map(Into::into),
+            insecure_skip_verify: raw.insecure_skip_verify,
         });
     }
 
@@ -251,6 +253,8 @@ fn listed(file: &File) -> Vec<(String, RawUpstream)> {
         backup: false,
         max_connections: 0,
         proxy_protocol: ProxyProtocol::Off,
+        ca_file: String::new(),
+        insecure_skip_verify: false,
     };
     let one = file.upstream.iter().map(|url| ("upstream".to_owned(), lone(url)));
     let several = file.upstreams.iter().flatten().enumerate();

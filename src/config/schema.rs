@@ -125,6 +125,7 @@ mod tests {
                 "upstream",
                 "upstreams",
                 "upstreams[].url",
+                "listeners[].addr",
                 "routes[].upstreams",
                 "routes[].strategy",
                 "security.auth_tokens[].token",

@@ -21,8 +21,14 @@ pub use upstreams::{Match, ProxyProtocol, Route, Strategy, Upstream};
 pub struct Config {
     /// Where clients connect.
     pub listen: ListenAddr,
+    /// What they must speak there.
+    pub listen_tls: Tls,
+    /// Where they may connect besides.
+    pub listeners: Vec<Listen>,
     /// Where /status, /metrics and their siblings answer; `None` turns HTTP off.
     pub http: Option<ListenAddr>,
+    /// Whether that is served by TLS.
+    pub http_tls: bool,
     /// Networks that may ask for /status and /metrics; empty lets everyone.
     pub http_allowed_networks: Vec<IpNetwork>,
     /// Threads that run sessions, 1 to 1024.
@@ -38,6 +44,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Dials in progress to one target at the same time, at least 1.
     pub upstream_max_dialing: usize,
+    /// Authorities for upstreams that name none themselves; `None`: those of this machine.
+    pub upstream_ca_file: Option<PathBuf>,
     /// Which of the client's own query arguments travel on.
     pub forward_query: ForwardQuery,
     /// Every deadline.
@@ -62,6 +70,24 @@ pub struct Config {
     pub ready: Ready,
     /// How the relay tells what happens.
     pub log: Log,
+}
+
+impl Config {
+    /// Every address for clients, with its key and what must be spoken there.
+    pub fn doors(&self) -> impl Iterator<Item = (String, ListenAddr, Tls)> {
+        let first = ("listen_addr".to_owned(), self.listen, self.listen_tls);
+        let others = self.listeners.iter().enumerate();
+        std::iter::once(first).chain(others.map(|(index, door)| (format!("listeners[{index}].addr"), door.address, door.tls)))
+    }
+}
+
+/// A further address for clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen {
+    /// The address.
+    pub address: ListenAddr,
+    /// What must be spoken there.
+    pub tls: Tls,
 }
 
 /// Which of the client's own query arguments are forwarded to the upstream.
@@ -133,6 +159,17 @@ pub enum Tls {
     Optional,
 }
 
+impl Tls {
+    /// The word of the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Only => "only",
+            Self::Optional => "optional",
+        }
+    }
+}
+
 /// The files of TLS for clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerTls {
@@ -161,6 +198,8 @@ pub struct Security {
     pub proxy_protocol: ProxyMode,
     /// Non-public networks in which an upstream may stand.
     pub upstream_allowed_networks: Vec<IpNetwork>,
+    /// What TLS for clients, or for HTTP, is done with; there if any address asks for it.
+    pub tls: Option<ServerTls>,
 }
 
 /// Whether a connection from a trusted proxy must begin with a PROXY header.

@@ -13,6 +13,8 @@ fn every_url(_: &str, _: &[IpNetwork]) -> Result<(), String> {
     Ok(())
 }
 
+const JUDGES: Judges<'_> = Judges { upstream: &every_url, files: &|_| Vec::new() };
+
 pub(super) fn read(json: &Value, variables: &[(&str, &str)]) -> Result<Loaded, Problems> {
     parse(&json.to_string(), &variables.iter().copied().collect(), &every_url)
 }
@@ -165,9 +167,7 @@ fn a_file_that_is_no_object_is_refused() {
 
 #[test]
 fn what_this_version_cannot_do_is_said() {
-    assert!(error(json!({ "security": { "tls_enabled": true } })).contains("does not terminate TLS"));
     assert!(warnings(json!({ "upstream_health_check": { "enabled": true } }))[0].contains("no effect yet"));
-    assert!(warnings(json!({ "security": { "tls_cert": "cert.pem" } }))[0].starts_with("security.tls_cert: is not used"));
 }
 
 #[test]
@@ -250,11 +250,11 @@ fn tokens_come_from_a_file_beside_the_configuration() {
             .to_string()
     };
     std::fs::write(&path, json("tokens")).unwrap();
-    let Loaded { config, warnings, .. } = load(Some(&path), &Env::empty(), &every_url).unwrap();
+    let Loaded { config, warnings, .. } = load(Some(&path), &Env::empty(), JUDGES).unwrap();
     assert_eq!(config.security.auth_tokens.len(), 2);
     assert_eq!(warnings.len(), 1, "that `two` stands in both is said: {warnings:?}");
     std::fs::write(&path, json("nowhere")).unwrap();
-    let problems = load(Some(&path), &Env::empty(), &every_url).unwrap_err();
+    let problems = load(Some(&path), &Env::empty(), JUDGES).unwrap_err();
     assert_eq!(problems.errors.len(), 1, "{problems}");
     assert!(problems.errors[0].to_string().starts_with("security.auth_tokens_file: the file "), "{problems}");
 }
@@ -389,3 +389,6 @@ proptest! {
         let _ = read(&tree, &[]);
     }
 }
+
+#[path = "doors_tests.rs"]
+mod doors;

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::Sources;
 use crate::admission::{rate_limiter, supervisor};
-use crate::telemetry::collector;
+use crate::telemetry::{Waits, collector};
 use crate::upstream::breaker;
 
 /// An answer, or why there is none.
@@ -68,23 +68,24 @@ impl Desk {
 }
 
 async fn ask_all(sources: Sources, patience: Duration) -> Rc<Round> {
+    let waits = |actor| sources.telemetry.metrics().waits(actor);
     let (connections, rate_limit, circuit_breaker, traffic) = tokio::join!(
-        ask(&sources.supervisor, supervisor::Snapshot, patience),
-        ask(&sources.rate_limiter, rate_limiter::Snapshot, patience),
-        ask(&sources.breaker, breaker::Snapshot, patience),
-        ask(&sources.collector, collector::Snapshot, patience),
+        ask(&sources.supervisor, supervisor::Snapshot, patience, waits("supervisor")),
+        ask(&sources.rate_limiter, rate_limiter::Snapshot, patience, waits("rate_limiter")),
+        ask(&sources.breaker, breaker::Snapshot, patience, waits("breaker")),
+        ask(&sources.collector, collector::Snapshot, patience, waits("collector")),
     );
     let traffic = traffic.and_then(|answer| answer.map_err(|error| error.to_string()));
     Rc::new(Round { connections, rate_limit, circuit_breaker, traffic })
 }
 
-async fn ask<M>(actor: &Recipient<M>, question: M, patience: Duration) -> Answer<M::Result>
+async fn ask<M>(actor: &Recipient<M>, question: M, patience: Duration, waits: Waits) -> Answer<M::Result>
 where
     M: Message + Send + 'static,
     M::Result: Send,
 {
     let began = Instant::now();
-    match timeout(patience, actor.send(question)).await {
+    match timeout(patience, Waits::time(Some(&waits), actor.send(question))).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(MailboxError::Closed)) => Err("the actor has ended".to_owned()),
         Ok(Err(MailboxError::Timeout)) | Err(_) => Err(format!("no answer within {} ms", began.elapsed().as_millis())),

@@ -9,6 +9,7 @@ use actix::Recipient;
 use super::Readiness;
 use crate::admission::{rate_limiter, supervisor};
 use crate::telemetry::{Telemetry, collector};
+use crate::tls;
 use crate::upstream::breaker;
 
 /// Everybody who is asked. Cheap to clone.
@@ -41,8 +42,10 @@ pub struct Sources {
 /// The listener.
 #[derive(Debug, Clone, Default)]
 pub struct ListenerFacts {
-    /// Bound addresses.
-    pub addresses: Vec<SocketAddr>,
+    /// Bound addresses, each with what must be spoken there: "off", "only" or "optional".
+    pub doors: Vec<(SocketAddr, &'static str)>,
+    /// The certificate, where TLS is spoken.
+    pub tls: Option<Arc<tls::Standing>>,
     /// Whether it accepts.
     pub accepting: bool,
     /// Accepted sockets that are open, those that are being refused included.
@@ -71,4 +74,6 @@ pub struct UpstreamFacts {
     pub target: String,
     /// Its share of new sessions.
     pub weight: u32,
+    /// "off", "verified" or "not_verified".
+    pub tls: &'static str,
 }

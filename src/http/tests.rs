@@ -30,6 +30,20 @@ struct House {
     permits: Vec<Permit>,
 }
 
+/// What /status says of the certificate.
+fn certificate() -> tls::Standing {
+    tls::Standing {
+        certificate: tls::Certificate {
+            names: vec!["relay.example.com".into()],
+            not_before: SystemTime::UNIX_EPOCH,
+            not_after: SystemTime::UNIX_EPOCH,
+        },
+        loaded_at: SystemTime::UNIX_EPOCH,
+        last_error: Some("the file key.pem does not exist".into()),
+        client_certificates: false,
+    }
+}
+
 /// Stands for a ConnectionActor.
 struct Session;
 
@@ -100,13 +114,14 @@ impl House {
             collector: collector.clone().recipient(),
             readiness,
             listener: Arc::new(|| ListenerFacts {
-                addresses: vec!["[::]:1935".parse().unwrap()],
+                doors: vec![("[::]:1935".parse().unwrap(), "only")],
+                tls: Some(Arc::new(certificate())),
                 accepting: true,
                 open_sockets: 1,
                 hard_cap: 1064,
             }),
             buffers: Arc::new(BufferFacts::default),
-            upstreams: Arc::new(|| vec![UpstreamFacts { target: TARGET.into(), weight: 1 }]),
+            upstreams: Arc::new(|| vec![UpstreamFacts { target: TARGET.into(), weight: 1, tls: "off" }]),
             started: Instant::now(),
             started_at: SystemTime::now(),
         };
@@ -134,7 +149,7 @@ impl House {
 
     fn serve(&self, allowed: &[&str]) -> Served {
         let allowed = allowed.iter().map(|net| net.parse().unwrap()).collect();
-        serve(free_port(), &Settings { allowed }, self.sources.clone()).unwrap()
+        serve(free_port(), &Settings { allowed, tls: None }, self.sources.clone()).unwrap()
     }
 
     /// `/status` without the socket, and with less patience.
@@ -344,7 +359,7 @@ fn free_port() -> TcpListener {
 #[actix::test]
 async fn every_address_is_served_where_no_host_is_named() {
     let house = House::new();
-    let settings = Settings { allowed: vec!["127.0.0.1/32".parse().unwrap()] };
+    let settings = Settings { allowed: vec!["127.0.0.1/32".parse().unwrap()], tls: None };
     let every = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0")).unwrap();
     every.set_nonblocking(true).unwrap();
     let served = serve(every, &settings, house.sources.clone()).unwrap();

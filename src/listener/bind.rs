@@ -16,7 +16,7 @@ const BACKLOG: i32 = 4096;
 #[error("{key}: cannot listen on {address}: {}", self.reason())]
 pub struct BindError {
     /// The configuration's key for it.
-    pub key: &'static str,
+    pub key: String,
     /// The address.
     pub address: ListenAddr,
     /// What the kernel said.
@@ -41,7 +41,7 @@ impl BindError {
 ///
 /// # Errors
 /// [`BindError`].
-pub fn bind(key: &'static str, address: ListenAddr) -> Result<TcpListener, BindError> {
+pub fn bind(key: &str, address: ListenAddr) -> Result<TcpListener, BindError> {
     let ListenAddr { host, port } = address;
     let listened = match host {
         Some(ip) => listen(SocketAddr::new(ip, port)),
@@ -52,7 +52,7 @@ pub fn bind(key: &'static str, address: ListenAddr) -> Result<TcpListener, BindE
             _ => Err(e),
         }),
     };
-    listened.map_err(|error| BindError { key, address, error })
+    listened.map_err(|error| BindError { key: key.to_owned(), address, error })
 }
 
 /// What clients' sockets are to be like: accepted sockets inherit all of this (Linux), which costs nothing a session. Unread data is

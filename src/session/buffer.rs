@@ -14,12 +14,13 @@ pub struct BufferStats {
     pub max_total: usize,
     lent: AtomicUsize,
     unheld: AtomicU64,
+    made: AtomicU64,
 }
 
 impl BufferStats {
     /// Counts from nothing.
     pub fn new(size: usize, max_total: usize) -> Arc<Self> {
-        Arc::new(Self { size, max_total, lent: AtomicUsize::new(0), unheld: AtomicU64::new(0) })
+        Arc::new(Self { size, max_total, lent: AtomicUsize::new(0), unheld: AtomicU64::new(0), made: AtomicU64::new(0) })
     }
 
     /// Buffers lent now.
@@ -30,6 +31,11 @@ impl BufferStats {
     /// Messages passed on in pieces because `max_total` was reached.
     pub fn unheld(&self) -> u64 {
         self.unheld.load(Relaxed)
+    }
+
+    /// Buffers that were made because none was spare.
+    pub fn made(&self) -> u64 {
+        self.made.load(Relaxed)
     }
 
     /// Whether a message may be held until it is whole. Counts where it may not.
@@ -63,7 +69,11 @@ impl Pool {
     /// A buffer. Always: what may not be held is passed on, and for that it must be read.
     pub(super) fn lend(self: &Rc<Self>) -> Buffer {
         self.stats.lent.fetch_add(1, Relaxed);
-        let bytes = self.spare.borrow_mut().pop().unwrap_or_else(|| vec![0; self.stats.size].into_boxed_slice());
+        let spare = self.spare.borrow_mut().pop();
+        let bytes = spare.unwrap_or_else(|| {
+            self.stats.made.fetch_add(1, Relaxed);
+            vec![0; self.stats.size].into_boxed_slice()
+        });
         Buffer { bytes, pool: Rc::clone(self) }
     }
 }
@@ -116,5 +126,7 @@ mod tests {
         assert_eq!(stats.lent(), 0);
         assert_eq!(pool.spare.borrow().len(), 1);
         assert!(stats.may_hold());
+        drop(pool.lend());
+        assert_eq!(stats.made(), 3, "the fourth was spare");
     }
 }

@@ -25,7 +25,7 @@ use super::life::Place;
 use super::seat::Direction;
 use super::sockopt::set_receive_low_water;
 use crate::protocol::rtmp::joiner::{Filter, JoinError, Joiner, Outgoing};
-use crate::telemetry::{Count, Traffic};
+use crate::telemetry::{Total, Traffic};
 use crate::tls::Stream;
 
 /// Longest header that may be left over, bytes: 3 basic, 11 message, 4 extended timestamp.
@@ -52,8 +52,8 @@ pub(super) struct Ends<'a> {
     pub(super) filter: &'a mut dyn Filter,
     pub(super) place: &'a Place,
     pub(super) traffic: &'a Traffic,
-    /// The worker's bytes of this direction.
-    pub(super) total: &'a Count,
+    /// The worker's counts of this direction.
+    pub(super) total: &'a Total,
 }
 
 /// See the module.
@@ -87,7 +87,14 @@ pub(super) struct Flow {
     expired: bool,
     eof: bool,
     failure: Option<JoinError>,
+    /// Messages that have come whole, and those of them that have left.
     media: u64,
+    left: u64,
+    /// When the first of the difference became whole.
+    whole_at: Option<Instant>,
+    /// They may leave.
+    leaving: bool,
+    key_frames: u64,
 }
 
 impl Flow {
@@ -115,6 +122,10 @@ impl Flow {
             eof: false,
             failure: None,
             media: 0,
+            left: 0,
+            whole_at: None,
+            leaving: false,
+            key_frames: 0,
         }
     }
 
@@ -156,6 +167,7 @@ impl Flow {
             if !self.differs && self.leave < self.scanned {
                 self.leave = self.scanned;
                 self.leaves_whole = false;
+                self.leaving = true;
             }
         }
         loop {
@@ -202,6 +214,12 @@ impl Flow {
         if self.differs {
             (self.patched, self.patched_sent, self.differs) = (Vec::new(), 0, false);
             (self.start, self.leave) = (self.scanned, self.scanned);
+        }
+        if std::mem::take(&mut self.leaving)
+            && let Some(since) = self.whole_at.take()
+        {
+            ends.total.left_after(since.elapsed(), self.media - self.left);
+            self.left = self.media;
         }
         Poll::Ready(Ok(()))
     }
@@ -300,8 +318,15 @@ impl Flow {
         }
         let mut out = Outgoing::default();
         let result = self.joiner.advance(&buffer[self.scanned..self.end], ends.filter, &mut out);
-        ends.traffic.messages.add(self.joiner.media() - self.media);
-        self.media = self.joiner.media();
+        if self.joiner.media() > self.media {
+            ends.traffic.messages.add(self.joiner.media() - self.media);
+            self.media = self.joiner.media();
+            self.whole_at.get_or_insert_with(|| ends.place.seat.active(self.direction));
+        }
+        if self.joiner.key_frames() > self.key_frames {
+            self.key_frames = self.joiner.key_frames();
+            ends.place.seat.key_frame(self.direction);
+        }
         // Without a boundary in what was read, whatever was held before stays held.
         let whole = if out.whole > 0 { self.scanned + out.whole } else { self.leave };
         let pass = self.scanned + out.pass;
@@ -324,6 +349,8 @@ impl Flow {
             self.leaves_whole |= out.whole > 0;
             self.leave = whole;
         }
+        // One that is whole inside another that is not waits for it.
+        self.leaving = self.differs || out.whole > 0 || self.leave == self.scanned;
         self.expired = false;
     }
 

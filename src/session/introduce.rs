@@ -25,6 +25,8 @@ pub(super) struct Introduction {
     pub(super) forward: Vec<Message>,
     /// Its side of the switch.
     pub(super) parts: ClientParts,
+    /// What the RTMP handshake took.
+    pub(super) handshake: Duration,
 }
 
 /// Why an upstream does not take the publish or play.
@@ -54,11 +56,12 @@ pub(super) async fn introduce(
     deadline: Instant,
 ) -> Result<Introduction, Failure> {
     let mut session = ClientSession::new(renamer.replay(request), request.stream_id, &mut |bytes| rand::fill(bytes));
-    let result = timeout_at(deadline.into(), talk(stream, &mut session, renamer, request.action)).await;
+    let (began, mut handshaken) = (Instant::now(), None);
+    let result = timeout_at(deadline.into(), talk(stream, &mut session, renamer, request.action, &mut handshaken)).await;
     match result {
         Ok(Ok(())) => {
             let forward = session.take_forward();
-            Ok(Introduction { forward, parts: session.into_parts() })
+            Ok(Introduction { forward, parts: session.into_parts(), handshake: handshaken.unwrap_or(began) - began })
         }
         Ok(Err(failure)) => Err(failure),
         Err(_) => {
@@ -69,7 +72,13 @@ pub(super) async fn introduce(
     }
 }
 
-async fn talk(stream: &mut Stream, session: &mut ClientSession, renamer: &Renamer, action: Action) -> Result<(), Failure> {
+async fn talk(
+    stream: &mut Stream,
+    session: &mut ClientSession,
+    renamer: &Renamer,
+    action: Action,
+    handshaken: &mut Option<Instant>,
+) -> Result<(), Failure> {
     let mut piece = [0; PIECE];
     loop {
         let output = session.take_output();
@@ -86,7 +95,11 @@ async fn talk(stream: &mut Stream, session: &mut ClientSession, renamer: &Rename
             Err(e) => return Err(lost(session, &e.to_string())),
         };
         let _ = SockRef::from(stream.tcp()).set_tcp_quickack(true);
-        match session.handle_input(&piece[..read]) {
+        let answer = session.handle_input(&piece[..read]);
+        if session.handshaken() {
+            handshaken.get_or_insert_with(Instant::now);
+        }
+        match answer {
             Ok(Answer::More) => {}
             Ok(Answer::Started) => return Ok(()),
             Ok(Answer::Refused { code, description }) => {

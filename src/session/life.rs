@@ -210,6 +210,7 @@ async fn find_upstream(place: &Place, request: &Request, wish: &Wish, ends: Ends
         match introduce(&mut connected.stream, request, &renamer, deadline).await {
             Ok(introduction) => {
                 permit.success();
+                shared.telemetry.metrics().upstream_handshaken(introduction.handshake);
                 let introduction = Box::new(introduction);
                 let publication = publication(place, request, wish, &target);
                 return Ok(Found { target, connected, introduction, renamer, names, load, publication });

@@ -55,8 +55,9 @@ pub(super) fn dial_failed(place: &Place, target: &Target, kind: &'static str, er
 }
 
 pub(super) fn connected(place: &Place, target: &Target, connected: &Connected) {
-    let (session, address, latency) = (Some(place.cell.id), connected.addr, connected.took);
-    place.shared.telemetry.emit(events::UpstreamConnected { session, target: &target.label, address, latency });
+    let (session, address) = (Some(place.cell.id), connected.addr);
+    let (latency, tls) = (connected.took, connected.tls_took);
+    place.shared.telemetry.emit(events::UpstreamConnected { session, target: &target.label, address, latency, tls });
 }
 
 pub(super) fn upstream_refused(place: &Place, target: &Target, code: &str) {

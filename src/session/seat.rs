@@ -6,12 +6,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::outcome::{Outcome, Side, Status};
+use crate::telemetry::{KEY_FRAME_LATE, SILENT, Seen, Streams, WorkerTraffic};
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,10 @@ pub(super) struct Seat {
     ended: RefCell<Option<Outcome>>,
     lanes: [Lane; 2],
     patience: Cell<Option<Patience>>,
+    /// The client's last key frame.
+    key_frame: Cell<Option<Instant>>,
+    /// The client has been counted as silent.
+    stalled: Cell<bool>,
 }
 
 impl Seat {
@@ -71,6 +77,8 @@ impl Seat {
             ended: RefCell::default(),
             lanes: [Lane::new(now), Lane::new(now)],
             patience: Cell::new(None),
+            key_frame: Cell::new(None),
+            stalled: Cell::new(false),
         })
     }
 
@@ -121,6 +129,18 @@ impl Seat {
 
     pub(super) fn touch(&self, direction: Direction, now: Instant) {
         self.lanes[direction as usize].active.set(now);
+    }
+
+    /// When something last came from there.
+    pub(super) fn active(&self, direction: Direction) -> Instant {
+        self.lanes[direction as usize].active.get()
+    }
+
+    /// A key frame has begun in what came last.
+    pub(super) fn key_frame(&self, direction: Direction) {
+        if direction == Direction::Up {
+            self.key_frame.set(Some(self.active(direction)));
+        }
     }
 
     /// The sink takes nothing (since), or takes again.
@@ -185,6 +205,27 @@ impl Seat {
             return;
         };
         self.end(outcome);
+    }
+}
+
+impl Seat {
+    /// Adds this session to what is seen of all; true where a publisher has just fallen silent.
+    fn look(&self, now: Instant, seen: &mut Seen) -> bool {
+        let Some(patience) = self.patience.get() else { return false };
+        // A limit on the client's silence is what makes a publisher.
+        if patience.client_silent.is_none() {
+            seen.players += 1;
+            return false;
+        }
+        let silent = now.saturating_duration_since(self.active(Direction::Up)) >= SILENT;
+        seen.publishers += 1;
+        seen.silent += u64::from(silent);
+        if let Some(at) = self.key_frame.get() {
+            let age = now.saturating_duration_since(at);
+            seen.without_key_frame += u64::from(age >= KEY_FRAME_LATE);
+            seen.oldest_key_frame = seen.oldest_key_frame.max(age);
+        }
+        !self.stalled.replace(silent) && silent
     }
 }
 
@@ -269,20 +310,26 @@ impl Wheel {
         }
     }
 
-    /// Serves the idle deadlines, for ever.
-    pub(super) async fn serve_idle(self: Rc<Self>) {
+    /// Serves the idle deadlines, for ever, and notes in `streams` how all sessions stand.
+    pub(super) async fn serve_idle(self: Rc<Self>, traffic: Arc<WorkerTraffic>) {
         let mut tick = tokio::time::interval(IDLE_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let now = Instant::now();
-            self.seats.borrow_mut().retain(|seat| {
-                seat.upgrade().is_some_and(|seat| {
-                    seat.check(now);
-                    true
-                })
-            });
+            self.look(Instant::now(), &traffic.streams);
         }
+    }
+
+    fn look(&self, now: Instant, streams: &Streams) {
+        let mut seen = Seen::default();
+        self.seats.borrow_mut().retain(|seat| {
+            seat.upgrade().is_some_and(|seat| {
+                streams.stalls.add(u64::from(seat.look(now, &mut seen)));
+                seat.check(now);
+                true
+            })
+        });
+        streams.show(seen);
     }
 }
 
@@ -328,6 +375,34 @@ mod tests {
         assert_eq!(reason(&seat), None);
         seat.check(start + 9 * S);
         assert_eq!(reason(&seat), Some("player_idle_timeout"));
+    }
+
+    #[test]
+    fn a_publisher_that_falls_silent_is_one_stall_until_it_speaks_again() {
+        let wheel = Wheel::new(Duration::ZERO);
+        let (publisher, start) = watched(Patience { client_silent: Some(30 * S), both_silent: None, write: 60 * S });
+        let player = Seat::new(start);
+        player.start_watch(Patience { client_silent: None, both_silent: None, write: 60 * S }, start);
+        let negotiating = Seat::new(start);
+        [&publisher, &player, &negotiating].into_iter().for_each(|seat| wheel.add(seat));
+        let streams = Streams::default();
+        let look = |seconds| {
+            wheel.look(start + seconds * S, &streams);
+            (streams.now(), streams.stalls.get())
+        };
+        let seen = Seen { publishers: 1, players: 1, ..Seen::default() };
+        assert_eq!(look(1), (seen, 0));
+        assert_eq!(look(2), (Seen { silent: 1, ..seen }, 1));
+        assert_eq!(look(3), (Seen { silent: 1, ..seen }, 1), "the same silence");
+        publisher.touch(Direction::Up, start + 4 * S);
+        publisher.key_frame(Direction::Up);
+        assert_eq!(look(5), (Seen { oldest_key_frame: S, ..seen }, 1));
+        assert_eq!(look(6), (Seen { silent: 1, oldest_key_frame: 2 * S, ..seen }, 2));
+        publisher.touch(Direction::Up, start + 14 * S);
+        let late = Seen { without_key_frame: 1, oldest_key_frame: 10 * S, ..seen };
+        assert_eq!(look(14), (late, 2), "it sends, and no picture can begin");
+        drop(publisher);
+        assert_eq!(look(15), (Seen { players: 1, ..Seen::default() }, 2));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub fn prepare_worker(settings: &WorkerSettings) {
         cell.get_or_init(|| {
             let wheel = Wheel::new(settings.hold);
             actix_rt::spawn(Rc::clone(&wheel).serve_holds());
-            actix_rt::spawn(Rc::clone(&wheel).serve_idle());
+            actix_rt::spawn(Rc::clone(&wheel).serve_idle(Arc::clone(&settings.traffic)));
             let pool = Pool::new(settings.keep_buffers, Arc::clone(&settings.buffers));
             Rc::new(Worker { wheel, pool, traffic: Arc::clone(&settings.traffic) })
         });

@@ -31,15 +31,6 @@ impl Count {
     }
 }
 
-/// Bytes of all sessions of one worker, ended ones included; written by that worker alone, summed by the collector.
-#[derive(Debug, Default)]
-pub struct WorkerTraffic {
-    /// Bytes written towards upstreams.
-    pub to_upstream: Count,
-    /// Bytes written towards clients.
-    pub to_client: Count,
-}
-
 /// What went in one direction.
 #[derive(Debug, Default)]
 pub struct Traffic {

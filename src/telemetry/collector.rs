@@ -8,6 +8,7 @@ use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 
 use super::events::Panicked;
 use super::rates::Window;
+use super::worker::{Latencies, Seen, Total};
 use super::{Telemetry, WorkerTraffic};
 
 pub use super::rates::{Bytes, Rates};
@@ -85,6 +86,14 @@ impl MetricsCollector {
         let (metrics, counted) = (self.telemetry.metrics(), bytes(&self.telemetry));
         metrics.bytes_upstream.inc_by(sum(|worker| worker.to_upstream.get()).saturating_sub(counted.to_upstream));
         metrics.bytes_downstream.inc_by(sum(|worker| worker.to_client.get()).saturating_sub(counted.to_client));
+        let latencies = |total: fn(&WorkerTraffic) -> &Total| {
+            let mut sum = Latencies::default();
+            self.workers.iter().for_each(|worker| total(worker).latency().add_to(&mut sum));
+            sum
+        };
+        let seen = self.workers.iter().map(|worker| worker.streams.now()).fold(Seen::default(), Seen::and);
+        let latencies = [latencies(|worker| &worker.to_upstream), latencies(|worker| &worker.to_client)];
+        metrics.show_workers(latencies, seen, sum(|worker| worker.streams.stalls.get()));
     }
 }
 

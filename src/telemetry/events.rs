@@ -3,6 +3,7 @@
 //! In a log line `event` is the struct's name in small letters; a session's lines all carry `session`. Lines that a flood can
 //! cause are throttled by reason: ten a second, then one that counts. The closing line of a session that relayed never is.
 
+mod certificate;
 mod service;
 mod session;
 mod upstream;
@@ -10,6 +11,7 @@ mod upstream;
 use super::Telemetry;
 use super::throttle::Summary;
 
+pub use certificate::{CertificateExpiring, CertificateLoaded, CertificateRefused};
 pub use service::{
     AcceptFailed, ConfigWarning, DrainFinished, DrainStarted, HttpListening, Listening, Panicked, Started, Stopped,
 };

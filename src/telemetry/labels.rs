@@ -13,8 +13,16 @@ pub const DIRECTIONS: [&str; 2] = [UPSTREAM, DOWNSTREAM];
 pub(super) const UPSTREAM: &str = "upstream";
 pub(super) const DOWNSTREAM: &str = "downstream";
 
+/// `action` of `rtmp_relay_streams`.
+pub const ACTIONS: [&str; 2] = [PUBLISH, PLAY];
+pub(super) const PUBLISH: &str = "publish";
+pub(super) const PLAY: &str = "play";
+
+/// `actor` of `rtmp_relay_actor_wait_seconds`.
+pub const ACTORS: [&str; 4] = ["supervisor", "rate_limiter", "breaker", "collector"];
+
 /// `error_type` of `rtmp_relay_upstream_errors_total`: the kinds of a failed dial, then what can go wrong behind it.
-pub const ERROR_TYPES: [&str; 14] = [
+pub const ERROR_TYPES: [&str; 22] = [
     "dns",
     "guard",
     "self",
@@ -23,6 +31,14 @@ pub const ERROR_TYPES: [&str; 14] = [
     "connect_other",
     "dial_queue",
     "local",
+    "tls_untrusted",
+    "tls_expired",
+    "tls_wrong_name",
+    "tls_certificate",
+    "tls_refused",
+    "tls_protocol",
+    "tls_closed",
+    "tls_timeout",
     "handshake",
     "handshake_timeout",
     "protocol",
@@ -36,6 +52,10 @@ pub(super) const REFUSED: &str = "refused";
 pub(super) const CLOSED: &str = "closed";
 /// An upstream that went away while it relayed.
 pub(super) const LOST: &str = "lost";
+
+/// `result` of `rtmp_relay_tls_certificate_reloads_total`.
+pub const RELOADS: [&str; 2] = [LOADED, REFUSED];
+pub(super) const LOADED: &str = "loaded";
 
 /// `reason` of `rtmp_relay_rejections_total`.
 pub const REJECTIONS: [&str; 15] = [
@@ -120,6 +140,14 @@ const UPSTREAM_ENDS: &[&str] = &[
     "connect_refused",
     "connect_timeout",
     "connect_other",
+    "tls_untrusted",
+    "tls_expired",
+    "tls_wrong_name",
+    "tls_certificate",
+    "tls_refused",
+    "tls_protocol",
+    "tls_closed",
+    "tls_timeout",
     "dial_queue",
     "local",
     "retry_attempts",

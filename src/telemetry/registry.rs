@@ -1,18 +1,22 @@
 //! Every metric of the relay, in one table.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
-use super::labels;
+use super::sampled::{Asked, BufferUse, Frames};
+use super::worker::{Latencies, Seen};
+use super::{labels, process};
 
 /// From a refused handshake to a day of streaming, seconds.
 const DURATIONS: [f64; 12] = [0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 7200.0, 14_400.0, 43_200.0, 86_400.0];
 /// From the same rack to the other side of the world, and then to the deadlines, seconds.
 const LATENCIES: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+/// From a hop between two idle threads to an actor that is overrun, seconds.
+const WAITS: [f64; 9] = [0.000_02, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.025, 0.1, 0.5];
 
 /// The handles. Cheap to clone; all clones count in the same place.
 #[derive(Clone)]
@@ -33,10 +37,23 @@ pub struct Metrics {
     pub(super) upstream_errors: IntCounterVec,
     pub(super) upstream_retries: IntCounter,
     pub(super) upstream_connect_duration: Histogram,
+    upstream_tls_duration: Histogram,
+    upstream_handshake_duration: Histogram,
+    pub(super) session_setup_duration: Histogram,
     pub(super) circuit_state: IntGaugeVec,
+    pub(super) certificate_expiry: IntGauge,
+    pub(super) certificate_reloads: IntCounterVec,
     upstream_sessions: IntGaugeVec,
     pub(super) panics: IntCounterVec,
-    dropped_lines: DroppedLines,
+    actor_wait: HistogramVec,
+    streams: IntGaugeVec,
+    publishers_silent: IntGauge,
+    publishers_without_key_frame: IntGauge,
+    oldest_key_frame: Gauge,
+    publisher_stalls: IntCounter,
+    frames: Frames,
+    buffers: Asked<BufferUse>,
+    dropped_lines: Asked<u64>,
 }
 
 impl Default for Metrics {
@@ -70,13 +87,25 @@ impl Metrics {
             upstream_errors: table.counters("rtmp_relay_upstream_errors_total", &["error_type"], "Dials, handshakes and running connections to upstreams that failed."),
             upstream_retries: table.counter("rtmp_relay_upstream_retries_total", "Waits before another dial."),
             upstream_connect_duration: table.histogram("rtmp_relay_upstream_connect_duration_seconds", &LATENCIES, "Name look-up and TCP connect of successful dials."),
+            upstream_tls_duration: table.histogram("rtmp_relay_upstream_tls_duration_seconds", &LATENCIES, "TLS handshakes with upstreams that succeeded, from the TCP connection on."),
+            upstream_handshake_duration: table.histogram("rtmp_relay_upstream_handshake_duration_seconds", &LATENCIES, "RTMP handshakes with upstreams that succeeded, from the connection on."),
+            session_setup_duration: table.histogram("rtmp_relay_session_setup_duration_seconds", &LATENCIES, "From accept until the stream passes."),
             circuit_state: table.gauges("rtmp_relay_circuit_state", &["target"], "Circuit of each upstream: 0 = closed (dials pass), 1 = half-open, 2 = open."),
+            certificate_expiry: table.gauge("rtmp_relay_tls_certificate_expiry_timestamp_seconds", "When the certificate that clients are shown expires, seconds since 1970; 0 without TLS."),
+            certificate_reloads: table.counters("rtmp_relay_tls_certificate_reloads_total", &["result"], "Changed certificate files: loaded = served from then on, refused = cannot be used, the old one stays."),
             upstream_sessions: table.gauges("rtmp_relay_upstream_sessions", &["upstream"], "Sessions and dials in progress at each upstream."),
             panics: table.counters("rtmp_relay_panics_total", &["where"], "Panics that were caught; each is a bug worth a report."),
-            dropped_lines: DroppedLines::new(),
+            actor_wait: table.histograms("rtmp_relay_actor_wait_seconds", &["actor"], &WAITS, "From the asking of a control actor to its answer, the wait in its mailbox included."),
+            streams: table.gauges("rtmp_relay_streams", &["action"], "Sessions that relay now, by what the client does."),
+            publishers_silent: table.gauge("rtmp_relay_publishers_silent", "Relaying publishers of whom nothing has come for 2 s or longer."),
+            publishers_without_key_frame: table.gauge("rtmp_relay_publishers_without_key_frame", "Relaying publishers of video whose last key frame is 10 s old or older."),
+            oldest_key_frame: table.made(Gauge::new("rtmp_relay_oldest_key_frame_seconds", "Longest time since the last key frame of any relaying publisher of video.")),
+            publisher_stalls: table.counter("rtmp_relay_publisher_stalls_total", "Times that a relaying publisher fell silent for 2 s."),
+            frames: table.registered(Frames::new("rtmp_relay_frame_latency_seconds", "What the relay adds to a frame: from the read that made a message whole until its last byte was taken by the far socket.", labels::DIRECTIONS)),
+            buffers: table.registered(buffers()),
+            dropped_lines: table.registered(Asked::new(&[("rtmp_relay_log_lines_dropped_total", "Log lines lost because the output did not take them.", |lost| *lost as f64)])),
             registry: table.0.clone(),
         };
-        table.register(metrics.dropped_lines.clone());
         table.about_the_process();
         metrics.show_zeros();
         metrics
@@ -117,13 +146,48 @@ impl Metrics {
 
     /// From now on `lost` is asked how many log lines were lost since start.
     pub(super) fn watch_log(&self, lost: impl Fn() -> u64 + Send + Sync + 'static) {
-        self.dropped_lines.watch(Arc::new(lost));
+        self.dropped_lines.watch(lost);
+    }
+
+    /// From now on `buffers` is asked how the buffers stand; it must not block.
+    pub fn watch_buffers(&self, buffers: impl Fn() -> BufferUse + Send + Sync + 'static) {
+        self.buffers.watch(buffers);
+    }
+
+    /// A TLS handshake with an upstream has succeeded.
+    pub fn upstream_secured(&self, took: Duration) {
+        self.upstream_tls_duration.observe(took.as_secs_f64());
+    }
+
+    /// An RTMP handshake with an upstream has succeeded.
+    pub fn upstream_handshaken(&self, took: Duration) {
+        self.upstream_handshake_duration.observe(took.as_secs_f64());
+    }
+
+    /// Times the questions to one of [`labels::ACTORS`].
+    pub fn waits(&self, actor: &'static str) -> Waits {
+        Waits(self.actor_wait.with_label_values(&[actor]))
+    }
+
+    /// What the workers have counted, summed: latencies towards upstreams and towards clients, streams, stalls since start.
+    pub(super) fn show_workers(&self, latencies: [Latencies; 2], seen: Seen, stalls: u64) {
+        self.frames.show(latencies);
+        let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.streams.with_label_values(&[labels::PUBLISH]).set(count(seen.publishers));
+        self.streams.with_label_values(&[labels::PLAY]).set(count(seen.players));
+        self.publishers_silent.set(count(seen.silent));
+        self.publishers_without_key_frame.set(count(seen.without_key_frame));
+        self.oldest_key_frame.set(seen.oldest_key_frame.as_secs_f64());
+        self.publisher_stalls.inc_by(stalls.saturating_sub(self.publisher_stalls.get()));
     }
 
     fn show_zeros(&self) {
         labels::STATUSES.iter().for_each(|status| drop(self.connections.with_label_values(&[status])));
         labels::REJECTIONS.iter().for_each(|reason| drop(self.rejections.with_label_values(&[reason])));
         labels::ERROR_TYPES.iter().for_each(|kind| drop(self.upstream_errors.with_label_values(&[kind])));
+        labels::RELOADS.iter().for_each(|result| drop(self.certificate_reloads.with_label_values(&[result])));
+        labels::ACTORS.iter().for_each(|actor| drop(self.actor_wait.with_label_values(&[actor])));
+        labels::ACTIONS.iter().for_each(|action| drop(self.streams.with_label_values(&[action])));
         labels::PLACES.iter().for_each(|place| drop(self.panics.with_label_values(&[place])));
         for (side, reasons) in labels::ENDINGS {
             reasons.iter().for_each(|reason| drop(self.sessions_ended.with_label_values(&[side.as_str(), reason])));
@@ -151,6 +215,42 @@ impl Drop for SessionAtUpstream {
     }
 }
 
+/// Times the questions to one actor. Cheap to clone; all clones count in the same place.
+#[derive(Debug, Clone)]
+pub struct Waits(Histogram);
+
+impl Waits {
+    /// Waits for the answer, and notes in `waits`, where there is one, how long that took. An answer that nobody waits for any
+    /// more is not noted.
+    pub async fn time<T>(waits: Option<&Self>, answer: impl Future<Output = T>) -> T {
+        let began = Instant::now();
+        let answer = answer.await;
+        if let Some(Self(histogram)) = waits {
+            histogram.observe(began.elapsed().as_secs_f64());
+        }
+        answer
+    }
+}
+
+fn buffers() -> Asked<BufferUse> {
+    Asked::new(&[
+        ("rtmp_relay_buffers_lent_bytes", "Buffers that sessions have bytes in now, bytes.", |now: &BufferUse| {
+            now.lent_bytes as f64
+        }),
+        ("rtmp_relay_buffers_made_total", "Buffers that were made because none was spare.", |now| now.made as f64),
+        (
+            "rtmp_relay_buffers_max_bytes",
+            "buffers.max_total: bytes lent beyond which partial messages pass through instead of being held.",
+            |now| now.max_bytes as f64,
+        ),
+        (
+            "rtmp_relay_messages_unheld_total",
+            "Messages that were passed on in pieces because buffers.max_total was reached.",
+            |now| now.unheld as f64,
+        ),
+    ])
+}
+
 /// Makes metrics and registers them. Names and labels are constants, right and unlike each other: the test below makes
 /// them all.
 struct Table(Registry);
@@ -161,7 +261,11 @@ impl Table {
     }
 
     fn made<T: Collector + Clone + 'static>(&self, metric: prometheus::Result<T>) -> T {
-        let metric = metric.expect("names, labels and buckets are constants that prometheus accepts");
+        self.registered(metric.expect("names, labels and buckets are constants that prometheus accepts"))
+    }
+
+    /// For metrics that were made elsewhere.
+    fn registered<T: Collector + Clone + 'static>(&self, metric: T) -> T {
         self.register(metric.clone());
         metric
     }
@@ -186,47 +290,14 @@ impl Table {
         self.made(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
     }
 
+    fn histograms(&self, name: &str, labels: &[&str], buckets: &[f64], help: &str) -> HistogramVec {
+        self.made(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+    }
+
     /// What Prometheus' own libraries say of a process, and our version.
     fn about_the_process(&self) {
-        let start: Gauge = self.made(Gauge::new("process_start_time_seconds", "Start of the process, seconds since 1970."));
-        start.set(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()));
+        self.register(process::standing());
         let build = self.gauges("rtmp_relay_build_info", &["version"], "Always 1; the version is in the label.");
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-    }
-}
-
-type Lost = Arc<dyn Fn() -> u64 + Send + Sync>;
-
-/// A counter that asks its source when it is read: the log's writer counts what it drops by itself.
-#[derive(Clone)]
-struct DroppedLines {
-    counter: IntCounter,
-    source: Arc<Mutex<Option<Lost>>>,
-}
-
-impl DroppedLines {
-    fn new() -> Self {
-        let help = "Log lines lost because the output did not take them.";
-        let counter = IntCounter::new("rtmp_relay_log_lines_dropped_total", help).expect("a constant that prometheus accepts");
-        Self { counter, source: Arc::default() }
-    }
-
-    fn watch(&self, lost: Lost) {
-        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = Some(lost);
-    }
-}
-
-impl Collector for DroppedLines {
-    fn desc(&self) -> Vec<&Desc> {
-        self.counter.desc()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        // Held while adding, so that two readers do not add the same lines twice.
-        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lost) = &*source {
-            self.counter.inc_by(lost().saturating_sub(self.counter.get()));
-        }
-        self.counter.collect()
     }
 }

@@ -62,6 +62,20 @@ impl Certificate {
             Ok(_) => Validity::Valid,
         }
     }
+
+    /// What whoever keeps it should know at `now`, if anything.
+    pub(super) fn warning(&self, now: SystemTime) -> Option<String> {
+        let until = humantime::format_rfc3339_seconds(self.not_after);
+        match self.validity(now) {
+            Validity::Valid => None,
+            Validity::Expiring { days } => Some(format!("the certificate expires in {days} days, on {until}; renew it")),
+            Validity::Expired => Some(format!("the certificate has expired, on {until}: clients refuse it; renew it")),
+            Validity::NotYet => {
+                let from = humantime::format_rfc3339_seconds(self.not_before);
+                Some(format!("the certificate is valid from {from} on: is this machine's clock right?"))
+            }
+        }
+    }
 }
 
 fn at(seconds: i64) -> SystemTime {

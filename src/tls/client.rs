@@ -76,6 +76,14 @@ impl Client {
     }
 }
 
+#[cfg(test)]
+impl Client {
+    /// Whether both are one, and resume each other's sessions.
+    pub(crate) fn shares_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(self.connector.config(), other.connector.config())
+    }
+}
+
 fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, ClientError> {
     match trust {
         Trust::Anyone => Ok(Arc::new(Anyone(provider()))),

@@ -95,7 +95,7 @@ fn certificate(error: &CertificateError, name: &str) -> ConnectError {
         }
         E::UnknownIssuer => ("tls_untrusted", untrusted(name, "nobody whom this machine trusts has signed it")),
         E::Other(OtherError(_)) => ("tls_untrusted", untrusted(name, "it is its own authority")),
-        E::BadSignature => ("tls_untrusted", untrusted(name, "its signature is wrong")),
+        E::BadSignature => ("tls_untrusted", untrusted(name, "the authority that it names has not signed it")),
         E::Revoked => ("tls_untrusted", format!("the certificate of {name} has been revoked")),
         E::NotValidForName => ("tls_wrong_name", format!("the certificate is not for {name}")),
         E::NotValidForNameContext { presented, .. } => ("tls_wrong_name", wrong_name(name, presented)),
@@ -136,6 +136,8 @@ fn is_about_certificates(alert: AlertDescription) -> bool {
             | A::CertificateExpired
             | A::CertificateUnknown
             | A::UnknownCA
+            // A signature in the chain is not that of the authority it names.
+            | A::DecryptError
     )
 }
 

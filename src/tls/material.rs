@@ -75,6 +75,8 @@ pub(super) fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
 fn signing_key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, String> {
     let key = PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
         PemError::NoItemsFound => no_key(pem),
+        // The old form of encryption has lines that are no base64.
+        _ if kind(pem) == Kind::Encrypted => no_key(pem),
         error => malformed(&error),
     })?;
     let unusable = "holds a key that cannot be used; expected RSA of 2048 bits or more, ECDSA (P-256, P-384, P-521) or Ed25519";
@@ -140,7 +142,7 @@ fn kind(bytes: &[u8]) -> Kind {
     let holds = |word: &[u8]| bytes.windows(word.len()).any(|window| window == word);
     if bytes.iter().all(u8::is_ascii_whitespace) {
         Kind::Empty
-    } else if holds(b"ENCRYPTED") {
+    } else if holds(b"ENCRYPTED PRIVATE KEY") || holds(b",ENCRYPTED") {
         Kind::Encrypted
     } else if holds(b"PRIVATE KEY-----") {
         Kind::Key
@@ -154,3 +156,7 @@ fn kind(bytes: &[u8]) -> Kind {
         Kind::Other
     }
 }
+
+#[cfg(test)]
+#[path = "material_tests.rs"]
+mod tests;

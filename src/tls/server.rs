@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::server::{Acceptor, ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::CertifiedKey;
@@ -14,13 +15,22 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use super::failure::AcceptError;
 use super::files::{self, FileProblem};
 use super::material::{self, Pair, PairProblem};
+use super::reload::{Signature, signature};
 use super::stream::{Stream, Wire};
 use super::{Certificate, VERSIONS, provider};
 use crate::config::ServerTls;
 
+thread_local! {
+    /// Whose hello is answered next on this thread. The answer is a signature, a millisecond of work where the key is RSA: after a restart a
+    /// thousand clients come back at once, and frames of those who are in already must not wait behind all of them.
+    static TURN: Arc<Semaphore> = Arc::new(Semaphore::new(1));
+}
+
 /// See the module. Shared by all workers; the certificate inside can be exchanged while sessions live.
 pub struct Server {
-    files: ServerTls,
+    pub(super) files: ServerTls,
+    /// The files as they were just before they were first read.
+    pub(super) began_with: Signature,
     served: Arc<Served>,
     config: ArcSwap<ServerConfig>,
     standing: ArcSwap<Standing>,
@@ -67,11 +77,43 @@ impl Server {
     /// # Errors
     /// Everything that is wrong with them.
     pub fn new(files: &ServerTls) -> Result<Self, Vec<FileProblem>> {
+        let began_with = signature(files);
         let material = load(files)?;
         let served = Arc::new(Served(ArcSwap::new(Arc::clone(&material.pair.key))));
-        let standing = standing(&material);
-        let config = ArcSwap::from_pointee(config(&served, material.authorities)?);
-        Ok(Self { files: files.clone(), served, config, standing: ArcSwap::from_pointee(standing) })
+        let standing = standing(&material, SystemTime::now());
+        let config = ArcSwap::from_pointee(config(&served, material.authorities));
+        Ok(Self { files: files.clone(), began_with, served, config, standing: ArcSwap::from_pointee(standing) })
+    }
+
+    /// What HTTP is served with: the same certificate, none of the client's.
+    ///
+    /// It hears of an exchange of the certificate like everybody else.
+    pub fn for_http(&self) -> ServerConfig {
+        config(&self.served, None)
+    }
+
+    /// Reads the files again, at `now`. With a problem the old certificate stays.
+    ///
+    /// # Errors
+    /// All problems, as one text.
+    pub(super) fn reload(&self, now: SystemTime) -> Result<Certificate, String> {
+        match load(&self.files) {
+            Ok(material) => {
+                // A session that was begun under other authorities must not be resumed: the new configuration remembers none.
+                let standing = standing(&material, now);
+                let certificate = standing.certificate.clone();
+                self.config.store(Arc::new(config(&self.served, material.authorities)));
+                self.served.0.store(material.pair.key);
+                self.standing.store(Arc::new(standing));
+                Ok(certificate)
+            }
+            Err(problems) => {
+                let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                let standing = Standing { last_error: Some(text.clone()), ..Standing::clone(&self.standing.load()) };
+                self.standing.store(Arc::new(standing));
+                Err(text)
+            }
+        }
     }
 
     /// Shakes hands with a client whose first byte says TLS. The caller bounds the time.
@@ -80,7 +122,15 @@ impl Server {
     /// [`AcceptError`]; the client has been sent the alert for it.
     pub async fn accept(&self, tcp: TcpStream) -> Result<Stream, AcceptError> {
         let start = LazyConfigAcceptor::new(Acceptor::default(), Wire::new(tcp)).await?;
-        let stream = start.into_stream(self.config.load_full()).await?;
+        let accepting = {
+            let turn = TURN.with(Arc::clone);
+            // Never closed; a closed one would let everybody through.
+            let _turn = turn.acquire().await.ok();
+            let accepting = start.into_stream(self.config.load_full());
+            tokio::task::yield_now().await;
+            accepting
+        };
+        let stream = accepting.await?;
         Ok(Stream::Server(Box::new(stream)))
     }
 
@@ -90,10 +140,10 @@ impl Server {
     }
 }
 
-fn standing(material: &Material) -> Standing {
+fn standing(material: &Material, now: SystemTime) -> Standing {
     Standing {
         certificate: material.pair.certificate.clone(),
-        loaded_at: SystemTime::now(),
+        loaded_at: now,
         last_error: None,
         client_certificates: material.authorities.is_some(),
     }
@@ -130,7 +180,7 @@ const CERT: &str = "security.tls_cert";
 const KEY: &str = "security.tls_key";
 const CLIENT_CA: &str = "security.tls_client_ca";
 
-fn config(served: &Arc<Served>, authorities: Option<RootCertStore>) -> Result<ServerConfig, Vec<FileProblem>> {
+fn config(served: &Arc<Served>, authorities: Option<RootCertStore>) -> ServerConfig {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&VERSIONS)
         .expect("the provider has cipher suites for both versions");
@@ -146,5 +196,5 @@ fn config(served: &Arc<Served>, authorities: Option<RootCertStore>) -> Result<Se
     let mut config = builder.with_cert_resolver(Arc::clone(served) as Arc<dyn ResolvesServerCert>);
     // librtmp over GnuTLS, as Debian has it, takes the tickets behind a 1.3 handshake for an error.
     config.send_tls13_tickets = 0;
-    Ok(config)
+    config
 }

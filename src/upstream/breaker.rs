@@ -10,8 +10,8 @@ use super::circuit::{NotNow, Report, Ticket, Why};
 use super::circuits::{Change, Circuits, TargetView};
 use super::target::TargetId;
 use crate::config::CircuitBreaker;
-use crate::telemetry::Telemetry;
 use crate::telemetry::events::{Panicked, UpstreamCircuit};
+use crate::telemetry::{Metrics, Telemetry, Waits};
 
 /// Messages that wait here before senders wait: dials that begin at once, from all workers.
 const MAILBOX: usize = 1024;
@@ -270,12 +270,18 @@ impl Handler<Stop> for UpstreamBreaker {
 #[derive(Clone)]
 pub struct Breaker {
     actor: Addr<UpstreamBreaker>,
+    waits: Option<Waits>,
 }
 
 impl Breaker {
     /// A handle on a running breaker.
     pub fn new(actor: Addr<UpstreamBreaker>) -> Self {
-        Self { actor }
+        Self { actor, waits: None }
+    }
+
+    /// The same handle, which times its questions.
+    pub fn timed(self, metrics: &Metrics) -> Self {
+        Self { waits: Some(metrics.waits("breaker")), ..self }
     }
 
     /// Asks to dial `target`. Where the actor is gone every dial is permitted: streams matter more than the breaker.
@@ -283,7 +289,8 @@ impl Breaker {
     /// # Errors
     /// [`NotNow`] says why, and when to ask again.
     pub async fn permit(&self, target: TargetId) -> Result<CircuitPermit, NotNow> {
-        self.actor.send(Permit { target }).await.unwrap_or(Ok(CircuitPermit { target, ticket: None }))
+        let answer = Waits::time(self.waits.as_ref(), self.actor.send(Permit { target })).await;
+        answer.unwrap_or(Ok(CircuitPermit { target, ticket: None }))
     }
 
     /// The actor, for those who ask it other things.

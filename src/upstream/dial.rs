@@ -19,7 +19,7 @@ use super::self_check;
 use super::target::{Target, TargetId};
 use crate::config::Config;
 use crate::protocol::proxy::Ends;
-use crate::tls::Stream;
+use crate::tls::{Client, ConnectError, Stream};
 
 /// A quiet connection is asked for a sign of life after this long, then every [`KEEPALIVE_INTERVAL`].
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
@@ -47,6 +47,8 @@ pub struct DialSettings {
     pub recv_buffer: Option<usize>,
     /// SO_SNDBUF; none leaves it to the kernel's autotuning.
     pub send_buffer: Option<usize>,
+    /// How targets whose scheme is private are met.
+    pub private: HashMap<TargetId, Client>,
 }
 
 impl Default for DialSettings {
@@ -60,6 +62,7 @@ impl Default for DialSettings {
             user_timeout: Some(Duration::from_secs(60)),
             recv_buffer: None,
             send_buffer: None,
+            private: HashMap::new(),
         }
     }
 }
@@ -77,6 +80,7 @@ impl DialSettings {
             user_timeout: Some(config.timeouts.write),
             recv_buffer: config.tcp.recv_buffer,
             send_buffer: config.tcp.send_buffer,
+            private: HashMap::new(),
         }
     }
 }
@@ -113,6 +117,17 @@ pub enum DialError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The connection stands, and is not private.
+    #[error("{addr}: {source}")]
+    Tls {
+        /// The address.
+        addr: SocketAddr,
+        /// Which check failed.
+        source: ConnectError,
+    },
+    /// The connection stands, and the TLS handshake did not end in time.
+    #[error("{0} did not finish the TLS handshake in time: does it speak TLS on this port?")]
+    TlsTimeout(SocketAddr),
     /// This machine lacks what a connection needs: descriptors, ports, memory.
     #[error("this machine cannot open another connection: {0}")]
     Local(#[source] io::Error),
@@ -129,6 +144,8 @@ impl DialError {
             Self::Refused(_) => "connect_refused",
             Self::Timeout(_) | Self::Cut(_) => "connect_timeout",
             Self::Other { .. } => "connect_other",
+            Self::Tls { source, .. } => source.kind(),
+            Self::TlsTimeout(_) => "tls_timeout",
             Self::Local(_) => "local",
         }
     }
@@ -136,7 +153,9 @@ impl DialError {
     /// Whether the breaker counts it: it says that the upstream is unwell, not that we may not or cannot dial.
     pub fn counts(&self) -> bool {
         match self {
-            Self::Dns(_) | Self::Refused(_) | Self::Timeout(_) | Self::Other { .. } => true,
+            Self::Dns(_) | Self::Refused(_) | Self::Timeout(_) | Self::Other { .. } | Self::Tls { .. } | Self::TlsTimeout(_) => {
+                true
+            }
             Self::Queue(_) | Self::Guard(_) | Self::Own(_) | Self::Cut(_) | Self::Local(_) => false,
         }
     }
@@ -156,6 +175,15 @@ pub struct Connected {
     pub addr: SocketAddr,
     /// From the look-up to the connection.
     pub took: Duration,
+    /// From there to the end of the TLS handshake, where there was one.
+    pub tls_took: Option<Duration>,
+}
+
+impl Connected {
+    /// What the whole dial took.
+    pub fn spent(&self) -> Duration {
+        self.took + self.tls_took.unwrap_or_default()
+    }
 }
 
 /// Dials targets. Cheap to clone; shared by all workers.
@@ -211,7 +239,20 @@ impl Dialer {
         let judged = self.judge(&addresses)?;
         let (mut stream, addr) = self.connect_first(&judged, deadline).await?;
         announce(&mut stream, target.proxy_protocol, ends).await.map_err(|e| classify(addr, e))?;
-        Ok(Connected { stream: stream.into(), addr, took: began.elapsed() })
+        let took = began.elapsed();
+        if !target.url.scheme().is_private() {
+            return Ok(Connected { stream: stream.into(), addr, took, tls_took: None });
+        }
+        let shaken = timeout_at(deadline, self.shake_hands(target, stream, addr)).await;
+        let stream = shaken.unwrap_or(Err(DialError::TlsTimeout(addr)))?;
+        Ok(Connected { stream, addr, took, tls_took: Some(began.elapsed().saturating_sub(took)) })
+    }
+
+    async fn shake_hands(&self, target: &Target, stream: TcpStream, addr: SocketAddr) -> Result<Stream, DialError> {
+        let client = self.shared.settings.private.get(&target.id).zip(target.url.host().server_name());
+        // Whoever makes a dialer for upstreams of such a scheme gives it the clients too.
+        let (client, name) = client.ok_or_else(|| DialError::Local(io::Error::other("TLS is not set up for this upstream")))?;
+        client.connect(stream, &name).await.map_err(|source| DialError::Tls { addr, source })
     }
 
     /// The bound on one dial.
@@ -309,3 +350,7 @@ fn classify(addr: SocketAddr, error: io::Error) -> DialError {
 #[cfg(test)]
 #[path = "dial_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "dial_tls_tests.rs"]
+mod tls_tests;

@@ -14,7 +14,7 @@ fn router(json: &Value) -> Router {
     let config = parse(&json.to_string(), &Env::empty(), &judge).unwrap_or_else(|problems| panic!("{problems}")).config;
     let targets = crate::upstream::targets(&config).expect("URLs");
     let breaker = Breaker::new(UpstreamBreaker::new(None, Vec::new(), Arc::new(|_| ())).start());
-    let means = crate::upstream::means(&config, &targets, Vec::new(), breaker, Telemetry::silent());
+    let means = crate::upstream::means(&config, &targets, Vec::new(), breaker, Telemetry::silent()).expect("no TLS");
     Router::new(&config, targets, means).expect("patterns")
 }
 

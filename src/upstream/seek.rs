@@ -249,7 +249,7 @@ impl Seek {
     }
 
     fn deadline(&self, connected: &Connected) -> Instant {
-        let own = self.means.dialer.dial_timeout().saturating_sub(connected.took);
+        let own = self.means.dialer.dial_timeout().saturating_sub(connected.spent());
         Instant::now() + self.remaining().map_or(own, |left| own.min(left))
     }
 

@@ -11,11 +11,64 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::target::Family;
 use super::template::Template;
+use crate::tls::ServerName;
 
 /// Longest URL, in bytes.
 pub const MAX_URL: usize = 2048;
-/// The port where none is written.
-pub const DEFAULT_PORT: u16 = 1935;
+
+/// How an upstream is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// RTMP.
+    Rtmp,
+    /// RTMP over TLS.
+    Rtmps,
+    /// RTSP.
+    Rtsp,
+    /// RTSP over TLS.
+    Rtsps,
+}
+
+impl Scheme {
+    /// As it stands in a URL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rtmp => "rtmp",
+            Self::Rtmps => "rtmps",
+            Self::Rtsp => "rtsp",
+            Self::Rtsps => "rtsps",
+        }
+    }
+
+    /// The port where none is written. Platforms take RTMPS on 443, and so do encoders.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Rtmp => 1935,
+            Self::Rtmps => 443,
+            Self::Rtsp => 554,
+            Self::Rtsps => 322,
+        }
+    }
+
+    /// Whether TLS is spoken.
+    pub fn is_private(self) -> bool {
+        matches!(self, Self::Rtmps | Self::Rtsps)
+    }
+
+    /// The protocol inside.
+    pub fn family(self) -> Family {
+        match self {
+            Self::Rtmp | Self::Rtmps => Family::Rtmp,
+            Self::Rtsp | Self::Rtsps => Family::Rtsp,
+        }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
 
 /// What is wrong with an upstream's URL, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,14 +76,11 @@ pub enum UrlError {
     /// No `://` behind a scheme.
     #[error("is not a URL: expected rtmp://host[:port][/app[/stream]]")]
     NoScheme,
-    /// A scheme of the family that is not built yet.
-    #[error("{0}:// upstreams are not in this version: expected rtmp://")]
-    NotYet(&'static str),
     /// RTMP in an encryption or a tunnel of Flash's days.
     #[error("{0}:// (RTMP in Flash's own encryption or in HTTP) is not spoken here: expected rtmp:// or, encrypted, rtmps://")]
     Flash(&'static str),
     /// Any other scheme.
-    #[error("the scheme is not one that can be relayed to: expected rtmp://")]
+    #[error("the scheme is not one that can be relayed to: expected rtmp://, rtmps://, rtsp:// or rtsps://")]
     Scheme,
     /// Longer than [`MAX_URL`].
     #[error("the URL is longer than {MAX_URL} bytes")]
@@ -86,6 +136,16 @@ pub enum Host {
     Literal(IpAddr),
 }
 
+impl Host {
+    /// Whom the certificate must be for. A trailing dot is DNS's own; no certificate has it. `None` where no certificate can be for the name.
+    pub(super) fn server_name(&self) -> Option<ServerName<'static>> {
+        match self {
+            Self::Name(name) => ServerName::try_from(name.strip_suffix('.').unwrap_or(name).to_owned()).ok(),
+            Self::Literal(ip) => Some(ServerName::from(*ip)),
+        }
+    }
+}
+
 impl fmt::Display for Host {
     /// As it stands in a URL: addresses of version 6 in brackets, names without a trailing dot.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,6 +175,7 @@ pub(super) enum Fixed {
 /// A checked upstream URL. Its `Debug` shows no key and no query.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UpstreamUrl {
+    scheme: Scheme,
     host: Host,
     port: u16,
     pub(super) fixed: Fixed,
@@ -133,7 +194,7 @@ impl UpstreamUrl {
             return Err(UrlError::Blank);
         }
         let (scheme, rest) = text.split_once("://").ok_or(UrlError::NoScheme)?;
-        judge_scheme(scheme)?;
+        let scheme = parse_scheme(scheme)?;
         if rest.contains('#') {
             return Err(UrlError::Fragment);
         }
@@ -145,12 +206,21 @@ impl UpstreamUrl {
             return Err(UrlError::Credentials);
         }
         let (host, port) = parse_authority(authority)?;
-        Ok(Self { host, port, fixed: parse_path(path)? })
+        let port = port.unwrap_or(scheme.default_port());
+        if scheme.is_private() && host.server_name().is_none() {
+            return Err(UrlError::Host("no certificate can be for it: a part of the name begins or ends with '-'"));
+        }
+        Ok(Self { scheme, host, port, fixed: parse_path(path)? })
+    }
+
+    /// How it is spoken to.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
     }
 
     /// What the scheme speaks.
     pub fn family(&self) -> Family {
-        Family::Rtmp
+        self.scheme.family()
     }
 
     /// The host.
@@ -163,18 +233,19 @@ impl UpstreamUrl {
         self.port
     }
 
-    /// `rtmp://host:port/app`: what logs, metrics and /status call the upstream.
+    /// `scheme://host:port/app`: what logs, metrics and /status call the upstream.
     pub fn label(&self) -> String {
-        let base = format!("rtmp://{}:{}", self.host, self.port);
+        let base = format!("{}://{}:{}", self.scheme, self.host, self.port);
         match &self.fixed {
             Fixed::Nothing => base,
             Fixed::App(app) | Fixed::Both { app, .. } => format!("{base}/{}", app.path.written()),
         }
     }
 
-    /// `rtmp://host[:port]` as it begins a tcUrl: the usual port is left out.
+    /// `scheme://host[:port]` as it begins a tcUrl: the usual port is left out.
     pub(super) fn origin(&self) -> String {
-        if self.port == DEFAULT_PORT { format!("rtmp://{}", self.host) } else { format!("rtmp://{}:{}", self.host, self.port) }
+        let Self { scheme, host, port, .. } = self;
+        if *port == scheme.default_port() { format!("{scheme}://{host}") } else { format!("{scheme}://{host}:{port}") }
     }
 }
 
@@ -187,20 +258,18 @@ impl fmt::Debug for UpstreamUrl {
 /// Schemes of the family that nobody should use any more.
 const FLASH: [&str; 5] = ["rtmpe", "rtmpt", "rtmpte", "rtmpts", "rtmfp"];
 
-fn judge_scheme(scheme: &str) -> Result<(), UrlError> {
+fn parse_scheme(scheme: &str) -> Result<Scheme, UrlError> {
     if scheme.contains(['{', '}']) {
         return Err(UrlError::PlaceholderPlace);
     }
-    match scheme.to_ascii_lowercase().as_str() {
-        "rtmp" => Ok(()),
-        "rtmps" => Err(UrlError::NotYet("rtmps")),
-        "rtsp" => Err(UrlError::NotYet("rtsp")),
-        "rtsps" => Err(UrlError::NotYet("rtsps")),
-        scheme => Err(FLASH.into_iter().find(|flash| *flash == scheme).map_or(UrlError::Scheme, UrlError::Flash)),
-    }
+    let known = [Scheme::Rtmp, Scheme::Rtmps, Scheme::Rtsp, Scheme::Rtsps];
+    let flash = || FLASH.into_iter().find(|flash| scheme.eq_ignore_ascii_case(flash));
+    let wrong = || flash().map_or(UrlError::Scheme, UrlError::Flash);
+    known.into_iter().find(|known| scheme.eq_ignore_ascii_case(known.as_str())).ok_or_else(wrong)
 }
 
-fn parse_authority(authority: &str) -> Result<(Host, u16), UrlError> {
+/// The host, and the port where one is written.
+fn parse_authority(authority: &str) -> Result<(Host, Option<u16>), UrlError> {
     if let Some(inside) = authority.strip_prefix('[') {
         let (ip, behind) = inside.split_once(']').ok_or(UrlError::Host("the ']' is missing"))?;
         if ip.contains('%') {
@@ -208,8 +277,8 @@ fn parse_authority(authority: &str) -> Result<(Host, u16), UrlError> {
         }
         let ip: Ipv6Addr = ip.parse().map_err(|_| UrlError::Host("expected an IPv6 address in the brackets"))?;
         let port = match behind.strip_prefix(':') {
-            Some(port) => parse_port(port)?,
-            None if behind.is_empty() => DEFAULT_PORT,
+            Some(port) => Some(parse_port(port)?),
+            None if behind.is_empty() => None,
             None => return Err(UrlError::Host("expected ':port' or '/' behind the ']'")),
         };
         return Ok((Host::Literal(ip.into()), port));
@@ -223,7 +292,7 @@ fn parse_authority(authority: &str) -> Result<(Host, u16), UrlError> {
         None => (authority, None),
     };
     let host = parse_host(host)?;
-    Ok((host, port.map_or(Ok(DEFAULT_PORT), parse_port)?))
+    Ok((host, port.map(parse_port).transpose()?))
 }
 
 fn parse_port(text: &str) -> Result<u16, UrlError> {

@@ -83,14 +83,38 @@ fn hosts_are_names_and_addresses_without_tricks() {
 }
 
 #[test]
+fn a_scheme_brings_its_port_and_stands_in_the_label() {
+    for (text, port, label, origin) in [
+        ("rtmp://h/live/k", 1935, "rtmp://h:1935/live", "rtmp://h"),
+        ("RTMPS://h./live/k", 443, "rtmps://h:443/live", "rtmps://h"),
+        ("rtmps://h:1935/live", 1935, "rtmps://h:1935/live", "rtmps://h:1935"),
+        ("rtsp://[::1]/live", 554, "rtsp://[::1]:554/live", "rtsp://[::1]"),
+        ("rtsps://10.0.0.1", 322, "rtsps://10.0.0.1:322", "rtsps://10.0.0.1"),
+    ] {
+        let url = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!((url.port(), url.label().as_str(), url.origin().as_str()), (port, label, origin), "{text}");
+    }
+    let family = |text: &str| parse(text).map(|url| (url.scheme().family(), url.scheme().is_private()));
+    assert_eq!(family("rtmps://h"), Ok((Family::Rtmp, true)));
+    assert_eq!(family("rtsp://h"), Ok((Family::Rtsp, false)));
+}
+
+#[test]
+fn a_certificate_is_for_the_name_without_its_dot_or_for_the_address() {
+    let name = |text: &str| parse(text).ok().and_then(|url| url.host().server_name()).map(|name| name.to_str().into_owned());
+    assert_eq!(name("rtmps://Origin_1.example./live").as_deref(), Some("Origin_1.example"));
+    assert_eq!(name("rtmps://[2001:db8::1]").as_deref(), Some("2001:db8::1"));
+    let text = parse("rtmps://-a.example").expect_err("no certificate can have it").to_string();
+    assert!(text.contains("no certificate can be for it"), "{text}");
+    assert!(parse("rtmp://-a.example").is_ok(), "DNS itself is less strict");
+}
+
+#[test]
 fn what_is_refused_is_refused_by_name() {
     use UrlError::*;
     for (text, error) in [
         ("", NoScheme),
         ("origin.example:1935/live", NoScheme),
-        ("rtmps://h/live", NotYet("rtmps")),
-        ("rtsp://h/live", NotYet("rtsp")),
-        ("RTSPS://h/live", NotYet("rtsps")),
         ("rtmpe://h/live", Flash("rtmpe")),
         ("RTMPTE://h/live", Flash("rtmpte")),
         ("rtmpt://h/live", Flash("rtmpt")),
@@ -162,8 +186,8 @@ fn texts_name_what_is_allowed() {
     assert!(text.contains("{app} and {stream}"), "{text}");
     let text = parse("rtmp://{app}/live").expect_err("a placeholder").to_string();
     assert!(text.contains("path and query only"), "{text}");
-    let text = parse("rtmps://h").expect_err("a scheme").to_string();
-    assert!(text.contains("not in this version"), "{text}");
+    let text = parse("srt://h").expect_err("a scheme").to_string();
+    assert!(text.contains("rtmp://, rtmps://, rtsp:// or rtsps://"), "{text}");
     let text = parse("rtmp://u:p@h").expect_err("credentials").to_string();
     assert!(text.contains("not in this version"), "{text}");
 }

@@ -13,6 +13,7 @@ mod ends;
 mod golden;
 mod hostile;
 mod hostile_streams;
+mod metrics;
 mod origin;
 mod parser;
 mod policy;

@@ -151,7 +151,8 @@ fn where_a_header_is_optional_a_client_without_one_is_its_own_address() {
     let direct = Client::publishing(&relay, "live", "direct");
     let row = relay.row(direct.address());
     assert_eq!((&row["state"], &row["proxy"]), (&json!("relaying"), &Value::Null));
-    publishing_as(&relay, &v1("192.0.2.7:4001"), "proxied").started();
+    let proxied = publishing_as(&relay, &v1("192.0.2.7:4001"), "proxied");
+    proxied.started();
     assert_eq!(relay.row("192.0.2.7:4001".parse().expect("an address"))["state"], "relaying");
 }
 

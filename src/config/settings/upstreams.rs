@@ -1,6 +1,7 @@
 //! Pure: the upstreams that the operator chose, and who goes to which.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,11 +21,15 @@ pub struct Upstream {
     pub max_connections: Option<u32>,
     /// What its connections begin with.
     pub proxy_protocol: ProxyProtocol,
+    /// Authorities for its certificate; `None`: [`Config::upstream_ca_file`](super::Config::upstream_ca_file).
+    pub ca_file: Option<PathBuf>,
+    /// Whether its certificate is not checked.
+    pub insecure_skip_verify: bool,
 }
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, name, weight, backup, max_connections, proxy_protocol } = self;
+        let Self { url: _, name, weight, backup, max_connections, proxy_protocol, ca_file, insecure_skip_verify } = self;
         f.debug_struct("Upstream")
             .field("url", &"(hidden)")
             .field("name", name)
@@ -32,6 +37,8 @@ impl fmt::Debug for Upstream {
             .field("backup", backup)
             .field("max_connections", max_connections)
             .field("proxy_protocol", proxy_protocol)
+            .field("ca_file", ca_file)
+            .field("insecure_skip_verify", insecure_skip_verify)
             .finish()
     }
 }

@@ -9,8 +9,9 @@ use serde::Serialize;
 use super::sessions::{Choice, Row, Rows};
 use crate::admission::{rate_limiter, supervisor};
 use crate::http::desk::Round;
-use crate::http::{BufferFacts, ListenerFacts, Sources};
+use crate::http::{BufferFacts, ListenerFacts, Sources, UpstreamFacts};
 use crate::telemetry::collector;
+use crate::tls;
 use crate::upstream::breaker;
 
 /// The time at which a page is made.
@@ -56,7 +57,7 @@ impl Page {
             circuit_breaker: round.circuit_breaker.as_ref().ok().map(CircuitBreaker::new),
             upstreams: (sources.upstreams)()
                 .into_iter()
-                .map(|upstream| Upstream { target: upstream.target, weight: upstream.weight })
+                .map(|UpstreamFacts { target, weight, tls }| Upstream { target, weight, tls })
                 .collect(),
             traffic: round.traffic.as_ref().ok().map(Traffic::new),
             buffers: (sources.buffers)().into(),
@@ -78,15 +79,49 @@ fn errors(round: &Round) -> BTreeMap<&'static str, String> {
 #[derive(Debug, Serialize)]
 struct Listener {
     addresses: Vec<SocketAddr>,
+    doors: Vec<Door>,
+    tls: Option<Certificate>,
     accepting: bool,
     open_sockets: u64,
     hard_cap: u64,
 }
 
+#[derive(Debug, Serialize)]
+struct Door {
+    address: SocketAddr,
+    tls: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Certificate {
+    names: Vec<String>,
+    not_before: String,
+    not_after: String,
+    loaded_at: String,
+    last_error: Option<String>,
+    client_certificates: bool,
+}
+
 impl From<ListenerFacts> for Listener {
     fn from(facts: ListenerFacts) -> Self {
-        let ListenerFacts { addresses, accepting, open_sockets, hard_cap } = facts;
-        Self { addresses, accepting, open_sockets, hard_cap }
+        let ListenerFacts { doors, tls, accepting, open_sockets, hard_cap } = facts;
+        let addresses = doors.iter().map(|(address, _)| *address).collect();
+        let doors = doors.into_iter().map(|(address, tls)| Door { address, tls }).collect();
+        Self { addresses, doors, tls: tls.map(|tls| Certificate::new(&tls)), accepting, open_sockets, hard_cap }
+    }
+}
+
+impl Certificate {
+    fn new(standing: &tls::Standing) -> Self {
+        let tls::Standing { certificate, loaded_at, last_error, client_certificates } = standing;
+        Self {
+            names: certificate.names.clone(),
+            not_before: rfc3339(certificate.not_before),
+            not_after: rfc3339(certificate.not_after),
+            loaded_at: rfc3339(*loaded_at),
+            last_error: last_error.clone(),
+            client_certificates: *client_certificates,
+        }
     }
 }
 
@@ -205,6 +240,7 @@ impl CircuitBreaker {
 struct Upstream {
     target: String,
     weight: u32,
+    tls: &'static str,
 }
 
 #[derive(Debug, Serialize)]

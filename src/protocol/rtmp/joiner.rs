@@ -133,6 +133,9 @@ pub struct Joiner {
     stream_ids: Option<StreamIds>,
     chunk_size: u32,
     media: u64,
+    key_frames: u64,
+    /// A message has begun and nothing of its payload has been seen.
+    front: bool,
 }
 
 impl Joiner {
@@ -147,6 +150,8 @@ impl Joiner {
             stream_ids: (stream_ids.from != stream_ids.to).then_some(stream_ids),
             chunk_size,
             media: 0,
+            key_frames: 0,
+            front: false,
             withheld: Vec::new(),
         };
         for (slot, payload) in withheld {
@@ -159,6 +164,11 @@ impl Joiner {
     /// Audio, video and data messages that have passed whole.
     pub fn media(&self) -> u64 {
         self.media
+    }
+
+    /// Key frames of video that have begun to pass.
+    pub fn key_frames(&self) -> u64 {
+        self.key_frames
     }
 
     /// Wire bytes until the messages in progress are whole; 0 at a boundary.
@@ -187,6 +197,7 @@ impl Joiner {
             match self.tracker.next(&input[at..])? {
                 Step::NeedMore => return Ok(at),
                 Step::Header { slot, length, first } => {
+                    self.front = first;
                     if first {
                         self.start(slot, &input[..at + length], at, out)?;
                     } else {
@@ -195,6 +206,9 @@ impl Joiner {
                     at += length;
                 }
                 Step::Payload { slot, length, last } => {
+                    if std::mem::take(&mut self.front) && self.tracker.header(slot).kind == kind::VIDEO {
+                        self.key_frames += u64::from(input[at..at + length].first().is_some_and(is_key_frame));
+                    }
                     if let Mode::Withheld = self.lane(slot).mode {
                         self.collect(slot, &input[at..at + length], last, filter, out)?;
                     } else {
@@ -399,6 +413,13 @@ impl Joiner {
 
 fn is_media(kind: u8) -> bool {
     matches!(kind, kind::AUDIO | kind::VIDEO | kind::DATA | kind::DATA_AMF3 | kind::AGGREGATE)
+}
+
+/// Whether video that begins so is a key frame (or its decoder's header, which goes before one): FLV 10.1 E.4.3.1, and Enhanced
+/// RTMP, which keeps the frame type in the same three bits.
+fn is_key_frame(first: &u8) -> bool {
+    const KEY: u8 = 1;
+    first >> 4 & 0b111 == KEY
 }
 
 /// The payload of a Set Chunk Size as it is passed on. The tracker has refused 0 and fewer than 4 bytes before.

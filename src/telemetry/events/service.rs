@@ -19,16 +19,18 @@ impl Event for Started {
     }
 }
 
-/// Clients can connect.
+/// Clients can connect to an address.
 #[derive(Debug)]
 pub struct Listening {
     /// The bound address.
     pub address: SocketAddr,
+    /// What must be spoken there: "off", "only" or "optional".
+    pub tls: &'static str,
 }
 
 impl Event for Listening {
     fn emit(self, _: &Telemetry) {
-        tracing::info!(event = "listening", address = %self.address, "clients can connect");
+        tracing::info!(event = "listening", address = %self.address, tls = self.tls, "clients can connect");
     }
 }
 

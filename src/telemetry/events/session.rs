@@ -127,7 +127,8 @@ pub struct SessionRelaying<'a> {
 }
 
 impl Event for SessionRelaying<'_> {
-    fn emit(self, _: &Telemetry) {
+    fn emit(self, telemetry: &Telemetry) {
+        telemetry.metrics().session_setup_duration.observe(self.setup.as_secs_f64());
         let (cell, facts) = (self.cell, self.cell.facts());
         tracing::info!(
             event = "session_relaying",

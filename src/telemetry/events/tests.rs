@@ -104,7 +104,13 @@ fn every_happening_is_one_flat_line_with_its_name_and_its_session() {
             "upstream_dial_failed",
         ),
         (
-            line(UpstreamConnected { session: Some(session), target: TARGET, address: CLIENT, latency: Duration::ZERO }),
+            line(UpstreamConnected {
+                session: Some(session),
+                target: TARGET,
+                address: CLIENT,
+                latency: Duration::ZERO,
+                tls: None,
+            }),
             "upstream_connected",
         ),
         (line(UpstreamLost { session, target: TARGET, error: &error }), "upstream_lost"),
@@ -129,7 +135,7 @@ fn happenings_of_the_service_have_lines_too() {
     let error = io::Error::other("too many open files");
     let lines = [
         (line(Started { workers: 2 }), "started"),
-        (line(Listening { address: CLIENT }), "listening"),
+        (line(Listening { address: CLIENT, tls: "off" }), "listening"),
         (line(HttpListening { address: CLIENT, open: true }), "http_listening"),
         (line(AcceptFailed { error: &error }), "accept_failed"),
         (line(SocketRefused { client: CLIENT, reason: "hard_cap" }), "socket_refused"),
@@ -200,7 +206,7 @@ fn a_circuit_and_a_connect_show_in_their_metrics() {
     telemetry.emit(UpstreamCircuit { target: TARGET, from: "open", to: "half_open", failures: 5 });
     assert_eq!(metric(&telemetry, &sample), 1.0);
     let latency = Duration::from_millis(20);
-    telemetry.emit(UpstreamConnected { session: None, target: TARGET, address: CLIENT, latency });
+    telemetry.emit(UpstreamConnected { session: None, target: TARGET, address: CLIENT, latency, tls: Some(latency) });
     assert_eq!(metric(&telemetry, "rtmp_relay_upstream_connect_duration_seconds_bucket{le=\"0.025\"}"), 1.0);
     assert_eq!(metric(&telemetry, "rtmp_relay_upstream_connect_duration_seconds_bucket{le=\"0.01\"}"), 0.0);
 }

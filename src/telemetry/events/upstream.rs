@@ -54,17 +54,21 @@ pub struct UpstreamConnected<'a> {
     pub address: SocketAddr,
     /// Look-up and connect.
     pub latency: Duration,
+    /// The TLS handshake behind it, where there was one.
+    pub tls: Option<Duration>,
 }
 
 impl Event for UpstreamConnected<'_> {
     fn emit(self, telemetry: &Telemetry) {
         telemetry.metrics().upstream_connect_duration.observe(self.latency.as_secs_f64());
+        self.tls.into_iter().for_each(|tls| telemetry.metrics().upstream_secured(tls));
         tracing::debug!(
             event = "upstream_connected",
             session = self.session.map(|id| id.0),
             upstream = self.target,
             upstream_addr = %self.address,
             latency_ms = millis(self.latency),
+            tls_ms = self.tls.map(millis),
             "connected to the upstream"
         );
     }
