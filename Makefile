@@ -8,10 +8,10 @@ TEST_NAMES := $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %
 UNIT_TESTS := $(patsubst %,--test %,$(filter-out e2e,$(TEST_NAMES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lint unit e2e deny audit bench deps doc
+.PHONY: help run test check fmt lint unit e2e deny audit bench callgrind deps doc
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build the relay and show a live stream going through it (Ctrl-C ends it)
 	$(CARGO) run --release --locked -- demo
@@ -47,8 +47,13 @@ deny: ## licences, sources and bans of the dependencies (deny.toml)
 audit: ## known vulnerabilities of the dependencies; needs the advisory database from the network
 	$(CARGO) deny --locked check advisories
 
-bench: ## what a live stream costs, beside HAProxy and nginx (both must be installed)
-	$(CARGO) bench --locked --bench load
+bench: ## what a live stream costs, beside HAProxy and nginx, an hour; ROWS='growth|idle': some of it, ARGS='--rounds 1': faster
+	@./tests/e2e/deps.sh bench
+	$(CARGO) bench --locked --bench load -- $(if $(ROWS),--only '$(ROWS)') $(ARGS)
+
+callgrind: ## instructions that the wire takes for each operation, exactly (valgrind)
+	@./tests/e2e/deps.sh callgrind
+	$(CARGO) bench --locked --bench callgrind
 
 doc: ## the crate's documentation without a warning
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps

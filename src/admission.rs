@@ -2,10 +2,12 @@
 //!
 //! [`Gate`] is the face for a session: [`Gate::admit`] judges the client's network, its rate and the connection limits and
 //! gives a [`Permit`], which holds the place until it is dropped; [`Gate::authenticate`] judges the token once the client has
-//! said what it came for. Behind it stand two actors, [`RateLimiter`] and [`Supervisor`], over pure cores.
+//! said what it came for. Behind it stand two actors, [`RateLimiter`] and [`Supervisor`], over pure cores. [`Claims`] sees to it
+//! that a stream has one publisher.
 
 pub mod auth;
 mod buckets;
+pub mod claims;
 mod gate;
 mod hints;
 mod key;
@@ -16,10 +18,12 @@ mod proxies;
 pub mod rate_limiter;
 mod refusal;
 pub mod supervisor;
+pub mod takeover;
 mod teller;
 
 pub use auth::{AuthError, Authenticator, Granted};
 pub use buckets::MAX_KEYS;
+pub use claims::{Claim, Claims, Former, Publisher, Taken};
 pub use gate::Gate;
 pub use key::IpKey;
 pub use networks::Networks;
@@ -28,6 +32,7 @@ pub use proxies::{Expect, Proxies};
 pub use rate_limiter::RateLimiter;
 pub use refusal::{Refusal, Tally};
 pub use supervisor::Supervisor;
+pub use takeover::Party;
 pub use teller::{MAX_TELLING, RefusalTeller, Telling};
 
 /// Security that asks for nothing, for tests to begin from.

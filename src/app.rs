@@ -4,6 +4,7 @@
 
 mod demo;
 mod doors;
+mod health;
 mod relay;
 
 use std::time::SystemTime;
@@ -13,7 +14,8 @@ use ipnetwork::IpNetwork;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use demo::demo;
+pub use demo::{demo, demo_origin, demo_publisher};
+pub use health::{health, health_url};
 #[doc(hidden)]
 pub use relay::Actors;
 pub use relay::Relay;

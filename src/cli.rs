@@ -12,6 +12,7 @@ Examples:
   relay --check config.json               judge it, report every problem, run nothing
   UPSTREAM=rtmp://origin.example.com relay
                                           run without a file: every key has a variable
+  relay health                            for a container's HEALTHCHECK; any URL of the relay can be asked
   relay --print-schema > relay.schema.json
                                           for an editor that completes and checks JSON
 
@@ -42,13 +43,22 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run an origin, the relay in front of it and a test stream, and say how to publish and play
+    #[command(args_conflicts_with_subcommands = true)]
     Demo {
+        #[command(subcommand)]
+        part: Option<Part>,
         /// Where the relay listens for clients
         #[arg(long, value_name = "ADDR", default_value = ":1935")]
         listen: ListenAddr,
         /// Where /status and /metrics answer; "" for nowhere
         #[arg(long, value_name = "ADDR", default_value = ":8080", value_parser = optional_address)]
         http: OptionalAddress,
+    },
+    /// Ask a running relay whether it is well, and exit: 0 if it answers 200, 1 if not
+    Health {
+        /// What to ask; without it, /health at the `http_addr` that `relay` would take here
+        #[arg(value_name = "URL")]
+        url: Option<String>,
     },
     /// Print the fingerprint that stands for a stream in logs and /status
     Fingerprint {
@@ -57,6 +67,23 @@ pub(crate) enum Command {
         /// The configuration with `log.fingerprint_key`
         #[arg(long, value_name = "CONFIG")]
         config: Option<PathBuf>,
+    },
+}
+
+/// One part of the demonstration, for several containers or machines.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Part {
+    /// Run the origin alone: it takes every stream, plays it to everyone, and records nothing
+    Origin {
+        /// Where it listens
+        #[arg(long, value_name = "ADDR", default_value = ":1935")]
+        listen: ListenAddr,
+    },
+    /// Publish the test stream, over and over
+    Publisher {
+        /// Where to: rtmp://host[:port]/app/stream
+        #[arg(value_name = "URL")]
+        url: String,
     },
 }
 

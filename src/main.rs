@@ -10,13 +10,15 @@ use clap::Parser;
 use relay::app;
 use relay::config::{self, Env, Loaded, Problems};
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, Part};
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: u8 = 64;
 /// `EX_CONFIG` of sysexits.h. The systemd unit does not restart on it.
 const CONFIGURATION: u8 = 78;
 const FAILED: u8 = 1;
+/// Where a relay answers that was told nothing else.
+const USUAL_HEALTH: &str = "http://127.0.0.1:8080/health";
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
@@ -31,7 +33,10 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<ExitCode, ExitCode> {
     match &cli.command {
-        Some(Command::Demo { listen, http }) => finish(app::demo(*listen, http.0)),
+        Some(Command::Demo { part: Some(Part::Origin { listen }), .. }) => finish(app::demo_origin(*listen)),
+        Some(Command::Demo { part: Some(Part::Publisher { url }), .. }) => finish(app::demo_publisher(url)),
+        Some(Command::Demo { part: None, listen, http }) => finish(app::demo(*listen, http.0)),
+        Some(Command::Health { url }) => health(url.as_deref()),
         Some(Command::Fingerprint { name, config }) => fingerprint(name, config.as_deref()),
         None if cli.print_schema => Ok(print(&format!("{:#}", config::schema()))),
         None if cli.check => check(cli.config.as_deref()),
@@ -68,6 +73,27 @@ fn fingerprint(name: &str, path: Option<&Path>) -> Result<ExitCode, ExitCode> {
         Ok(fingerprint) => Ok(print(&fingerprint)),
         Err(error) => finish(Err(error)),
     }
+}
+
+fn health(url: Option<&str>) -> Result<ExitCode, ExitCode> {
+    let url = match url {
+        Some(url) => url.to_owned(),
+        None => match own_health() {
+            Some(url) => url,
+            // Whoever restarts what is not well would do so for ever.
+            None => return Ok(print("http_addr is empty: there is nothing to ask")),
+        },
+    };
+    match app::health(&url) {
+        Ok(answer) => Ok(print(answer.trim())),
+        Err(error) => finish(Err(error)),
+    }
+}
+
+/// Where a relay that was started here answers. A file that has become wrong since then does not make it ill.
+fn own_health() -> Option<String> {
+    let loaded = config::load(None, &Env::of_process(), app::JUDGES);
+    loaded.map_or_else(|_| Some(USUAL_HEALTH.to_owned()), |loaded| app::health_url(&loaded.config))
 }
 
 fn misconfigured(problems: &Problems) -> ExitCode {

@@ -3,4 +3,5 @@
 pub mod name;
 pub mod proxy;
 pub mod rtmp;
+pub mod rtsp;
 pub mod sniff;

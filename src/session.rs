@@ -6,8 +6,11 @@
 mod actor;
 mod buffer;
 mod client;
+mod collector;
 mod filter;
+mod find;
 mod flow;
+mod hold;
 mod introduce;
 mod life;
 mod opening;
@@ -15,8 +18,12 @@ pub mod outcome;
 mod preface;
 mod relay;
 mod report;
+mod rtsp;
 mod seat;
+mod sides;
 mod sockopt;
+mod switch;
+mod takeover;
 mod worker;
 
 use std::net::SocketAddr;
@@ -28,11 +35,12 @@ use actix::{Actor, ArbiterHandle};
 
 pub use actor::ConnectionActor;
 pub use buffer::BufferStats;
+pub use collector::HeldBytes;
 pub use worker::{WorkerSettings, prepare_worker};
 
-use crate::admission::Gate;
+use crate::admission::{Claims, Gate};
 pub use crate::config::Tls;
-use crate::config::{Buffers, ForwardQuery, Timeouts};
+use crate::config::{Buffers, ForwardQuery, PublishHold, Timeouts};
 use crate::telemetry::{SessionId, Telemetry};
 use crate::tls;
 use crate::upstream::Router;
@@ -74,6 +82,12 @@ pub struct Shared {
     pub timeouts: Timeouts,
     /// Bytes in hand a direction.
     pub buffers: Buffers,
+    /// Who publishes what.
+    pub claims: Arc<Claims>,
+    /// How a publisher outlives its upstream; `None`: it does not.
+    pub publish_hold: Option<PublishHold>,
+    /// What publishers hold meanwhile.
+    pub held_bytes: Arc<HeldBytes>,
     /// What tells.
     pub telemetry: Telemetry,
     /// Sessions so far.

@@ -12,6 +12,7 @@ pub mod dial;
 pub mod guard;
 pub mod live;
 pub mod load;
+pub mod passage;
 mod private;
 pub mod probe;
 pub mod resolve;
@@ -24,6 +25,7 @@ mod self_check;
 pub mod target;
 mod template;
 pub mod url;
+mod userinfo;
 pub mod walk;
 
 pub use breaker::{Breaker, CircuitPermit, UpstreamBreaker};
@@ -40,6 +42,7 @@ pub use router::{NoRoute, Router};
 pub use seek::{Link, Means, Seek, SeekError, Step};
 pub use target::{Family, Target, TargetError, TargetId};
 pub use url::{Scheme, UpstreamUrl, UrlError};
+pub use userinfo::Userinfo;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -137,3 +137,51 @@ fn a_fingerprint_needs_a_key_that_stays() {
     let text = err(&Place::with("config.json", GOOD).relay(&["fingerprint", "live/cam"], &[]).code(78));
     assert!(text.contains("log.fingerprint_key is not set"), "{text}");
 }
+
+#[test]
+fn a_relay_without_http_is_not_called_ill() {
+    let place = Place::with("config.json", r#"{ "upstream": "rtmp://origin.example.com/live", "http_addr": "" }"#);
+    let assert = place.relay(&["health"], &[]).code(0);
+    assert_eq!(out(&assert), "http_addr is empty: there is nothing to ask\n");
+    let assert = place.relay(&["health", "localhost:8080"], &[]).code(1);
+    assert!(err(&assert).contains("an address like http://localhost:8080/health is wanted"), "{}", err(&assert));
+}
+
+#[test]
+fn a_part_of_the_demonstration_needs_to_know_where() {
+    let assert = Place::empty().relay(&["demo", "publisher", "relay/live/secret-key"], &[]).code(1);
+    assert!(err(&assert).contains("rtmp://localhost/live/demo") && !err(&assert).contains("secret-key"), "{}", err(&assert));
+    Place::empty().relay(&["demo", "publisher"], &[]).code(64);
+    Place::empty().relay(&["demo", "--listen", ":1935", "origin"], &[]).code(64);
+}
+
+#[test]
+fn files_of_tls_are_judged_with_the_rest_and_never_repeated() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let other = rcgen::KeyPair::generate().expect("a key").serialize_pem();
+    let sealed = "-----BEGIN ENCRYPTED PRIVATE KEY-----\naGVsbG8=\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let text = r#"{ "upstream": "rtmps://origin.example.com/live", "upstream_tls": { "ca_file": "ca.pem" }, "idle_timeout": 30,
+        "security": { "tls_enabled": true, "tls_cert": "cert.pem", "tls_key": "key.pem" } }"#;
+    let place = Place::with("relay.json", text);
+    let put = |name: &str, text: &str| std::fs::write(place.0.path().join(name), text).expect("a file can be written");
+    put("ca.pem", &made.cert.pem());
+    for (cert, key, words) in [
+        (made.cert.pem(), &*other, "error: security.tls_key: the file key.pem does not belong to the certificate in tls_cert"),
+        (made.cert.pem(), sealed, "error: security.tls_key: the file key.pem is encrypted with a passphrase"),
+        (other.clone(), &*other, "error: security.tls_cert: the file cert.pem holds a private key and no certificate"),
+    ] {
+        put("cert.pem", &cert);
+        put("key.pem", key);
+        let text = err(&place.relay(&["--check", "relay.json"], &[]).code(78));
+        assert!(text.starts_with("relay.json: 2 problems\n") && text.contains("write \"30s\""), "{text}");
+        assert!(text.contains(words), "{words} is not in {text}");
+        assert!(!other.lines().filter(|line| line.len() > 40).any(|line| text.contains(line)), "{text}");
+    }
+    put("cert.pem", &made.cert.pem());
+    put("key.pem", &made.signing_key.serialize_pem());
+    put("ca.pem", "nothing");
+    let text = err(&place.relay(&["relay.json"], &[("IDLE_TIMEOUT", "30s")]).code(78));
+    assert!(text.contains("error: upstream_tls.ca_file: the file ca.pem holds no certificate"), "{text}");
+    put("ca.pem", &made.cert.pem());
+    place.relay(&["--check", "relay.json"], &[("IDLE_TIMEOUT", "30s")]).code(0);
+}

@@ -1,13 +1,12 @@
 //! The RTMP wire against recordings of real clients and nginx-rtmp, in every split, and the joiner at every joining point.
-//!
-//! `tests/golden` holds one recording a file, named by who sent it: one JSON line a segment, `[seconds, "C" | "S", hex or "FIN"]`.
 
 #![allow(clippy::unwrap_used, reason = "a recording that cannot be read is a failed test")]
 
-use std::fs;
-use std::path::Path;
+#[path = "it/recording.rs"]
+mod recording;
 
 use proptest::prelude::*;
+use recording::{Recording, recordings};
 use relay::protocol::rtmp::chunk::{Message, Reader, Writer};
 use relay::protocol::rtmp::client::{Answer, ClientSession};
 use relay::protocol::rtmp::command::{Command, kind};
@@ -15,38 +14,6 @@ use relay::protocol::rtmp::handshake::TOTAL;
 use relay::protocol::rtmp::joiner::{Filter, Joiner, Outgoing, Start, StreamIds, Verdict};
 use relay::protocol::rtmp::server::{Progress, Request, ServerSession};
 use relay::protocol::rtmp::tracker::Header;
-
-struct Recording {
-    name: String,
-    client: Vec<u8>,
-    server: Vec<u8>,
-}
-
-fn recordings() -> Vec<Recording> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let mut found: Vec<Recording> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
-        .map(|path| recording(&path))
-        .collect();
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    assert!(found.len() >= 10, "the recordings are there");
-    found
-}
-
-fn recording(path: &Path) -> Recording {
-    let (mut client, mut server) = (Vec::new(), Vec::new());
-    for line in fs::read_to_string(path).unwrap().lines() {
-        let (_, side, hex): (f64, String, String) = serde_json::from_str(line).unwrap();
-        if hex == "FIN" {
-            continue;
-        }
-        let bytes = (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap());
-        if side == "C" { client.extend(bytes) } else { server.extend(bytes) }
-    }
-    Recording { name: path.file_stem().unwrap().to_string_lossy().into_owned(), client, server }
-}
 
 /// What a stock reader makes of a chunk stream that is fed in pieces.
 fn messages<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Message> {

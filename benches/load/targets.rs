@@ -2,39 +2,107 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_setaffinity};
-
-/// The core of the target; the load has the other.
-const TARGET_CORE: usize = 0;
-const LOAD_CORE: usize = 1;
+use super::machine::{self, Cores};
+use super::papers::Papers;
 
 /// A program under test.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// HAProxy in tcp mode with splicing: the base of every ratio.
     HaProxy,
     /// nginx's stream module.
     NginxStream,
+    /// nginx-rtmp, which pushes what is published and pulls what is played. It speaks RTMP, as the relay does.
+    NginxRtmp,
+    /// A bare epoll loop that passes frames whole and looks at nothing else: what no relay of this shape can go below.
+    Floor,
+    /// The same, which answers the client and introduces itself to the upstream, as the relay does, but asks nobody.
+    SpeakingFloor,
     /// The relay.
     Relay,
 }
 
 impl Kind {
-    /// All of them, the base first.
-    pub fn all() -> impl Iterator<Item = Self> {
-        [Self::HaProxy, Self::NginxStream, Self::Relay].into_iter()
-    }
-
     /// As the table shows it.
     pub fn name(self) -> &'static str {
         match self {
-            Self::HaProxy => "haproxy",
+            Self::HaProxy => "HAProxy",
             Self::NginxStream => "nginx",
+            Self::NginxRtmp => "nginx-rtmp",
+            Self::Floor | Self::SpeakingFloor => "floor",
             Self::Relay => "relay",
+        }
+    }
+
+    /// Program and arguments; `config` is the file that holds [`Self::config`].
+    fn command(self, listen: SocketAddr, origin: SocketAddr, config: &Path) -> Result<Command, String> {
+        let with = |program: &Path, args: &[&str]| {
+            let mut command = Command::new(program);
+            command.args(args);
+            command
+        };
+        let path = config.display().to_string();
+        let floor = |word: &str| {
+            let own = std::env::current_exe().map_err(|e| e.to_string())?;
+            Ok(with(&own, &["--floor", word, &listen.to_string(), &origin.to_string()]))
+        };
+        match self {
+            Self::HaProxy => Ok(with(&machine::find("haproxy"), &["-db", "-f", &path])),
+            Self::NginxStream | Self::NginxRtmp => Ok(with(&machine::find("nginx"), &["-c", &path])),
+            Self::Floor => floor("pass"),
+            Self::SpeakingFloor => floor("speak"),
+            Self::Relay => Ok(with(Path::new(env!("CARGO_BIN_EXE_relay")), &[&path])),
+        }
+    }
+
+    /// The configuration file. `papers`: its clients speak TLS; `scheme`: of its upstream.
+    fn config(self, listen: SocketAddr, origin: SocketAddr, here: &Path, papers: Option<&Papers>, scheme: &str) -> String {
+        let here = here.display();
+        let nginx = format!(
+            "daemon off; master_process off; worker_processes 1; worker_rlimit_nofile 20000; pid {here}/pid; error_log {here}/log;\n\
+             include /etc/nginx/modules-enabled/*.conf;\nevents {{ worker_connections 18000; }}\n"
+        );
+        match self {
+            Self::HaProxy => {
+                let tls = papers.map(|p| format!(" ssl crt {}", p.both.display())).unwrap_or_default();
+                format!(
+                    "global\n nbthread 1\n maxconn 4200\ndefaults\n mode tcp\n option splice-auto\n timeout connect 5s\n timeout client 1h\n \
+                     timeout server 1h\nlisten l\n bind {listen}{tls}\n server s {origin}\n"
+                )
+            }
+            Self::NginxStream => {
+                let (tls, files) = papers.map_or_else(Default::default, |p| {
+                    let files = format!(
+                        "ssl_protocols TLSv1.3; ssl_certificate {}; ssl_certificate_key {};",
+                        p.cert.display(),
+                        p.key.display()
+                    );
+                    (" ssl", files)
+                });
+                format!(
+                    "{nginx}stream {{ server {{ listen {listen}{tls}; {files} proxy_pass {origin}; tcp_nodelay on; proxy_timeout 1h; }} }}\n"
+                )
+            }
+            Self::NginxRtmp => format!(
+                "{nginx}rtmp {{ server {{ listen {listen}; chunk_size 65536; application live {{ live on; wait_key off; push rtmp://{origin}/live; \
+                 pull rtmp://{origin}/live; }} }} }}\n"
+            ),
+            Self::Floor | Self::SpeakingFloor => String::new(),
+            Self::Relay => {
+                let tls = papers.map(|p| format!(r#""tls_enabled": true, "tls_cert": {:?}, "tls_key": {:?}, "#, p.cert, p.key));
+                let path = if scheme == "rtsp" { "/live" } else { "" };
+                format!(
+                    r#"{{"listen_addr": "{listen}", "http_addr": "", "upstream": "{scheme}://{origin}{path}", "workers": 1, "idle_timeout": "1h",
+                    "connection_limit": {{"max_total_connections": 10000}}, "buffers": {{"pool": 1024}},
+                    "security": {{{}"auth_enabled": true, "auth_tokens": ["bench"], "upstream_allowed_networks": ["127.0.0.0/8"]}},
+                    "log": {{"level": "error"}}}}"#,
+                    tls.unwrap_or_default()
+                )
+            }
         }
     }
 }
@@ -47,54 +115,24 @@ pub struct Target {
 }
 
 impl Target {
-    /// Starts `kind` in front of `origin` and waits until it listens.
-    pub fn start(kind: Kind, origin: SocketAddr) -> Result<Self, String> {
-        let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
-        let address = free_port()?;
+    /// Starts `kind` on its core in front of `origin` and waits until it listens.
+    pub fn start(kind: Kind, origin: SocketAddr, cores: &Cores, papers: Option<&Papers>, scheme: &str) -> Result<Self, String> {
+        let text = |e: std::io::Error| e.to_string();
+        let folder = tempfile::tempdir().map_err(text)?;
+        let address = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).map_err(text)?;
         let path = folder.path().join("config");
-        let here = folder.path().display();
-        let (text, program, args): (String, &str, Vec<String>) = match kind {
-            Kind::HaProxy => (
-                format!(
-                    "global\n nbthread 1\n maxconn 4200\ndefaults\n mode tcp\n option splice-auto\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n\
-                     listen l\n bind {address}\n server s {origin}\n"
-                ),
-                "haproxy",
-                vec!["-db".into(), "-f".into(), path.display().to_string()],
-            ),
-            Kind::NginxStream => (
-                format!(
-                    "daemon off; master_process off; worker_processes 1; worker_rlimit_nofile 20000; pid {here}/pid; error_log {here}/log;\n\
-                     include /etc/nginx/modules-enabled/*stream*.conf;\n\
-                     events {{ worker_connections 18000; }}\nstream {{ server {{ listen {address}; proxy_pass {origin}; tcp_nodelay on; proxy_timeout 1h; }} }}\n"
-                ),
-                "nginx",
-                vec!["-c".into(), path.display().to_string()],
-            ),
-            Kind::Relay => (
-                format!(
-                    r#"{{"listen_addr": "{address}", "http_addr": "", "upstream": "rtmp://{origin}", "workers": 1, "idle_timeout": "1h",
-                    "connection_limit": {{"max_total_connections": 10000}}, "buffers": {{"pool": 1024}},
-                    "security": {{"auth_enabled": true, "auth_tokens": ["bench"], "upstream_allowed_networks": ["127.0.0.0/8"]}},
-                    "log": {{"level": "error"}}}}"#
-                ),
-                env!("CARGO_BIN_EXE_relay"),
-                vec![path.display().to_string()],
-            ),
-        };
-        fs::write(&path, text).map_err(|e| e.to_string())?;
-        let child = Command::new("taskset")
-            .args(["-c", &TARGET_CORE.to_string(), program])
-            .args(args)
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .map_err(|e| format!("{program}: {e}"))?;
-        let target = Self { child, address, _folder: folder };
+        fs::write(&path, kind.config(address, origin, folder.path(), papers, scheme)).map_err(text)?;
+        let mut command = kind.command(address, origin, &path)?;
+        command.stdout(Stdio::null()).stderr(Stdio::inherit());
+        let child = cores.on_target(|| command.spawn()).map_err(|e| format!("{:?}: {e}", command.get_program()))?;
+        let mut target = Self { child, address, _folder: folder };
         let deadline = Instant::now() + Duration::from_secs(5);
         while TcpStream::connect(address).is_err() {
+            if let Ok(Some(status)) = target.child.try_wait() {
+                return Err(format!("{:?} ended: {status}", command.get_program()));
+            }
             if Instant::now() > deadline {
-                return Err(format!("{program} does not listen"));
+                return Err(format!("{:?} does not listen", command.get_program()));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -129,43 +167,4 @@ impl Drop for Target {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn free_port() -> Result<SocketAddr, String> {
-    TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).map_err(|e| e.to_string())
-}
-
-/// Keeps this process off the target's core.
-pub fn pin_self() {
-    let mut cores = CpuSet::new();
-    cores.set(LOAD_CORE);
-    if sched_setaffinity(None, &cores).is_err() {
-        eprintln!("one core only: load and target share it, the figures mean little");
-    }
-}
-
-/// Thousands of sockets are opened here.
-pub fn raise_descriptor_limit() {
-    let hard = getrlimit(Resource::Nofile).maximum;
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard });
-}
-
-/// The machine and the versions, in a line each.
-pub fn machine() -> String {
-    let first = |program: &str, arg: &str| {
-        let output = Command::new(program).arg(arg).output().ok()?;
-        let text = [output.stdout, output.stderr].concat();
-        String::from_utf8_lossy(&text).lines().next().map(str::to_owned)
-    };
-    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu =
-        cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("").trim_matches([' ', '\t', ':']).to_owned();
-    let lines = [
-        Some(cpu),
-        first("uname", "-sr"),
-        first("haproxy", "-v"),
-        first("nginx", "-v"),
-        first(env!("CARGO_BIN_EXE_relay"), "--version"),
-    ];
-    lines.into_iter().flatten().collect::<Vec<_>>().join(" · ")
 }

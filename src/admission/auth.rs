@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use globset::{Candidate, GlobBuilder, GlobSet};
 use percent_encoding::percent_decode;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -74,18 +74,23 @@ pub struct Granted {
     pub app_was_token: bool,
 }
 
+/// Whether a client has proved that it knows a token without showing it, as Digest does.
+pub type Proof<'a> = &'a dyn Fn(&[u8]) -> bool;
+
 /// SHA-256 of a token. Comparing these takes the same time for every token, whatever its length.
 type Digest32 = [u8; 32];
 
 struct Entry {
     digest: Digest32,
+    /// A proof is checked with the token itself.
+    token: SecretString,
     name: Arc<str>,
     publish: bool,
     play: bool,
     streams: Option<GlobSet>,
 }
 
-/// The tokens that are known, and what each opens. Holds digests, no token.
+/// The tokens that are known, and what each opens.
 pub struct Authenticator {
     enabled: bool,
     entries: Vec<Entry>,
@@ -118,6 +123,21 @@ impl Authenticator {
     /// # Errors
     /// [`AuthError`]; of several, the one that came nearest to success.
     pub fn authenticate(&self, action: Action, name: &mut StreamName, connect_tokens: &[Vec<u8>]) -> Result<Granted, AuthError> {
+        self.authenticate_by(action, name, connect_tokens, None)
+    }
+
+    /// The same for a client that may have proved a token instead of showing it. `proof` is asked for every token, in the time that
+    /// it takes.
+    ///
+    /// # Errors
+    /// [`AuthError`].
+    pub fn authenticate_by(
+        &self,
+        action: Action,
+        name: &mut StreamName,
+        connect_tokens: &[Vec<u8>],
+        proof: Option<Proof<'_>>,
+    ) -> Result<Granted, AuthError> {
         if !self.enabled {
             return Ok(Granted::default());
         }
@@ -125,7 +145,7 @@ impl Authenticator {
         shown.extend(name.app.query.take(KEY));
         shown.extend_from_slice(connect_tokens);
         shown.retain(|token| !token.is_empty());
-        let none_shown = shown.is_empty();
+        let none_shown = shown.is_empty() && proof.is_none();
         let too_many = shown.len() > MAX_SHOWN;
         shown.truncate(MAX_SHOWN);
 
@@ -138,7 +158,9 @@ impl Authenticator {
             return Err(AuthError::TooMany);
         }
         let by_argument = self.find(&shown, digest_eq);
-        let known = by_app.iter().zip(&by_argument).map(|(app, argument)| app | argument);
+        let proved = |entry: &Entry| proof.is_some_and(|proof| proof(entry.token.expose_secret().as_bytes()));
+        let by_proof: Vec<bool> = self.entries.iter().map(proved).collect();
+        let known = by_app.iter().zip(&by_argument).zip(&by_proof).map(|((app, argument), proof)| app | argument | proof);
         let known: Vec<&Entry> = self.entries.iter().zip(known).filter_map(|(entry, known)| known.then_some(entry)).collect();
         match known.is_empty() {
             true if none_shown => Err(AuthError::Missing),
@@ -160,7 +182,8 @@ impl Entry {
     fn new(entry: &TokenEntry) -> Result<Self, BadGlob> {
         let streams = (!entry.streams.is_empty()).then(|| globs(entry)).transpose()?;
         let digest = Sha256::digest(entry.token.expose_secret()).into();
-        Ok(Self { digest, name: entry.name.as_str().into(), publish: entry.publish, play: entry.play, streams })
+        let token = entry.token.clone();
+        Ok(Self { digest, token, name: entry.name.as_str().into(), publish: entry.publish, play: entry.play, streams })
     }
 
     fn allows(&self, action: Action) -> bool {
@@ -284,6 +307,19 @@ mod tests {
         let mut connect = vec!["guess"; MAX_SHOWN];
         connect.insert(0, TOKEN);
         assert_eq!(publish(&studio(), "live", "cam", &connect).1, Err(AuthError::TooMany));
+    }
+
+    #[test]
+    fn a_proof_opens_what_its_token_opens() {
+        let only = TokenEntry { streams: vec!["live/a".into()], ..entry(TOKEN, "studio") };
+        let auth = authenticator(vec![entry(OTHER, "other"), only]);
+        let judge = |stream: &str, known: &'static str| {
+            let mut name = StreamName::parse(b"live", stream.as_bytes()).unwrap();
+            auth.authenticate_by(Action::Play, &mut name, &[], Some(&|token| token == known.as_bytes()))
+        };
+        assert_eq!(judge("a", TOKEN), granted("studio", false));
+        assert_eq!(judge("b", TOKEN), Err(AuthError::Stream));
+        assert_eq!(judge("a", "unknown"), Err(AuthError::Unknown));
     }
 
     #[test]

@@ -5,9 +5,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use actix::{Addr, Recipient};
 
+use super::auth::Proof;
 use super::rate_limiter::Acquire;
 use super::supervisor::{Admit, Kick};
-use super::{Authenticator, Expect, Granted, Networks, Permit, Proxies, RateLimiter, Refusal, RefusalTeller, Supervisor, Tally};
+use super::{
+    AuthError, Authenticator, Expect, Granted, Networks, Permit, Proxies, RateLimiter, Refusal, RefusalTeller, Supervisor, Tally,
+};
 use crate::config::Security;
 use crate::protocol::name::{Action, StreamName};
 use crate::telemetry::{Metrics, SessionCell, Waits};
@@ -87,6 +90,27 @@ impl Gate {
     pub fn authenticate(&self, action: Action, name: &mut StreamName, connect_tokens: &[Vec<u8>]) -> Result<Granted, Refusal> {
         let granted = self.rules().authenticator.authenticate(action, name, connect_tokens);
         granted.map_err(Refusal::from).inspect_err(|refusal| self.tally.count(refusal))
+    }
+
+    /// The same for a client that is asked for a token where it has shown none, and may answer with a proof. Every such login begins
+    /// without a token: that alone is not counted.
+    ///
+    /// # Errors
+    /// [`Refusal::Auth`], already counted in the tally unless it is [`AuthError::Missing`].
+    pub fn challenge(
+        &self,
+        action: Action,
+        name: &mut StreamName,
+        tokens: &[Vec<u8>],
+        proof: Option<Proof<'_>>,
+    ) -> Result<Granted, Refusal> {
+        let granted = self.rules().authenticator.authenticate_by(action, name, tokens, proof);
+        let counts = !matches!(granted, Err(AuthError::Missing));
+        granted.map_err(Refusal::from).inspect_err(|refusal| {
+            if counts {
+                self.tally.count(refusal);
+            }
+        })
     }
 
     /// Changes proxies, networks and tokens for whoever asks from now on, also on connections that are open. Nothing changes on error.

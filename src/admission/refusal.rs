@@ -56,6 +56,9 @@ pub enum Refusal {
     /// No token, or not the right one.
     #[error("authentication failed: {0}")]
     Auth(#[from] AuthError),
+    /// Somebody else publishes the stream.
+    #[error("the stream is already being published")]
+    AlreadyPublishing,
     /// The relay is ending.
     #[error("the relay is shutting down")]
     Draining,
@@ -69,7 +72,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order of /status.
-    pub const REASONS: [&'static str; 11] = [
+    pub const REASONS: [&'static str; 12] = [
         "proxy_untrusted",
         "proxy_missing",
         "denied_network",
@@ -78,6 +81,7 @@ impl Refusal {
         "max_total",
         "max_per_ip",
         "auth",
+        "already_publishing",
         "draining",
         "hard_cap",
         "unavailable",
@@ -98,9 +102,10 @@ impl Refusal {
             Self::MaxTotal { .. } => 5,
             Self::MaxPerIp { .. } => 6,
             Self::Auth(_) => 7,
-            Self::Draining => 8,
-            Self::HardCap => 9,
-            Self::Unavailable => 10,
+            Self::AlreadyPublishing => 8,
+            Self::Draining => 9,
+            Self::HardCap => 10,
+            Self::Unavailable => 11,
         }
     }
 }

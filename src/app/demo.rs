@@ -1,6 +1,7 @@
 //! What does it look like? The demonstration: an origin, the relay in front of it, and a test stream through both.
 
 mod clip;
+mod part;
 mod publisher;
 mod scene;
 mod screen;
@@ -20,6 +21,8 @@ use clip::Clip;
 use publisher::Destination;
 use scene::Scene;
 use screen::{Rates, Screen};
+
+pub use part::{demo_origin, demo_publisher};
 
 use super::Relay;
 use crate::config::{self, Config, Env, ListenAddr};
@@ -65,7 +68,7 @@ async fn show(config: &Config, telemetry: Telemetry, origin: &Origin, clip: Clip
     let scene = Scene { relay: address, http: relay.http_address(), origin: origin.addr(), token: &token };
     screen.say(&scene.to_string())?;
 
-    let to = Destination { addr: reachable(address), app: APP.into(), stream: format!("{STREAM}?token={token}") };
+    let to = Destination { at: reachable(address).to_string(), app: APP.into(), stream: format!("{STREAM}?token={token}") };
     let (trouble, troubles) = watch::channel(None);
     let publisher = actix_rt::spawn(publisher::run(clip, to, trouble));
     let mut ticks = interval(TICK);

@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::doors;
 use crate::admission::supervisor::{self, Ended};
-use crate::admission::{Gate, RateLimiter, Supervisor, Tally};
+use crate::admission::{Claims, Gate, RateLimiter, Supervisor, Tally};
 use crate::config::{self, Config};
 use crate::http::{self, BufferFacts, ListenerFacts, Readiness, Served, Settings, Sources, UpstreamFacts};
 use crate::listener::{self, Listener, Workers, bind};
 use crate::session::{BufferStats, Door, Shared, WorkerSettings, prepare_worker};
 use crate::telemetry::{BufferUse, MetricsCollector, Telemetry, WorkerTraffic, collector, events};
 use crate::tls;
+use crate::upstream::passage::Passages;
 use crate::upstream::{self, Breaker, Reachability, Router, Target, UpstreamBreaker, breaker};
 
 /// Accepted sockets above `max_total_connections`: those that are just being told why they are refused.
@@ -82,7 +83,9 @@ impl Relay {
         let on_panic = Box::new(move || tell.emit(events::Panicked { place: "rate_limiter", session: None }));
         let rate_limiter = RateLimiter::start_in_arbiter(&control, move |_| RateLimiter::new(rate, limiter_tally, on_panic));
         let (settings, telling) = (config.circuit_breaker, breaker::telling(telemetry.clone()));
-        let breaker = UpstreamBreaker::start_in_arbiter(&control, move |_| UpstreamBreaker::new(settings, labels, telling));
+        let passages = Passages::default();
+        let breaker = UpstreamBreaker::new(settings, labels, telling).with(passages.clone());
+        let breaker = UpstreamBreaker::start_in_arbiter(&control, move |_| breaker);
 
         let buffers = BufferStats::new(config.buffers.read.max(config.buffers.write), config.buffers.max_total);
         let stats = Arc::clone(&buffers);
@@ -94,7 +97,7 @@ impl Relay {
         let (tell, sampled) = (telemetry.clone(), traffic);
         let collector = MetricsCollector::start_in_arbiter(&control, move |_| MetricsCollector::new(tell, sampled));
 
-        let asked = Breaker::new(breaker.clone()).timed(telemetry.metrics());
+        let asked = Breaker::new(breaker.clone()).with(passages).timed(telemetry.metrics());
         let own = doors.iter().map(|door| door.address).collect();
         let means = upstream::means(config, &targets, own, asked, telemetry.clone()).context("upstream_tls")?;
         let readiness = Readiness::of(means.reachability.clone());
@@ -109,6 +112,9 @@ impl Relay {
             tls: tls.clone(),
             timeouts: config.timeouts,
             buffers: config.buffers,
+            claims: Claims::new(config.publish_takeover),
+            publish_hold: config.publish_hold,
+            held_bytes: Arc::default(),
             telemetry: telemetry.clone(),
             sessions: AtomicU64::new(0),
         });

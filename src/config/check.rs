@@ -114,6 +114,8 @@ impl Check<'_> {
             timeouts,
             buffers: self.buffers(&file),
             hold: Hold { max: file.hold.max.0 },
+            publish_hold: self.publish_hold(&file),
+            publish_takeover: file.publish_takeover,
             tcp: Tcp { recv_buffer: above_zero(file.tcp.recv_buffer), send_buffer: above_zero(file.tcp.send_buffer) },
             security,
             rate_limit: self.rate_limit(&file.rate_limit),
@@ -186,6 +188,25 @@ impl Check<'_> {
             self.error("buffers.max_total", text);
         }
         buffers
+    }
+
+    fn publish_hold(&mut self, file: &File) -> Option<PublishHold> {
+        let section = &file.publish_hold;
+        let hold =
+            PublishHold { max_time: section.max_time.0, max_bytes: size(section.max_bytes), max_total: size(section.max_total) };
+        if hold.max_total < hold.max_bytes && self.intact(&["publish_hold.max_total", "publish_hold.max_bytes"]) {
+            let text = format!("found {}; expected publish_hold.max_bytes ({}) or more", hold.max_total, hold.max_bytes);
+            self.error("publish_hold.max_total", text);
+        }
+        let times = ["publish_hold.max_time", "ready.fail_after"];
+        if section.enabled && file.ready.fail_after.0 < hold.max_time && self.intact(&times) {
+            let text = format!(
+                "is shorter than publish_hold.max_time ({}): a load balancer may cut the publishers that are being held",
+                section.max_time
+            );
+            self.warn("ready.fail_after", text);
+        }
+        section.enabled.then_some(hold)
     }
 
     fn security(&mut self, section: &SecuritySection, tls: Option<ServerTls>) -> Security {
@@ -320,6 +341,7 @@ fn timeouts(file: &File) -> Timeouts {
         preface: file.handshake_timeout.0,
         dial: file.dial_timeout.0,
         write: file.write_timeout.0,
+        stall: file.upstream_stall_timeout.0,
         shutdown: file.shutdown_timeout.0,
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scalar::{RawToken, Span};
 use super::secret::Hidden;
-use super::settings::{ForwardQuery, LogFormat, LogLevel, ProxyMode, StreamNames, Tls};
+use super::settings::{ForwardQuery, LogFormat, LogLevel, ProxyMode, StreamNames, Takeover, Tls};
 
 pub(super) use upstreams::{HealthCheckSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream};
 
@@ -69,6 +69,9 @@ pub(super) struct File {
     /// A peer that takes nothing of what is sent to it for so long is closed (a paused player too).
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
     pub(super) write_timeout: Span,
+    /// An upstream that takes nothing of a publisher's stream for so long is dead: another is looked for. At most write_timeout counts.
+    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
+    pub(super) upstream_stall_timeout: Span,
     /// What sessions get to end by themselves after SIGTERM. "0s": none.
     #[schemars(extend("x-maximum" = "1h"))]
     pub(super) shutdown_timeout: Span,
@@ -82,6 +85,10 @@ pub(super) struct File {
     pub(super) buffers: BuffersSection,
     /// Waiting for the rest of a partial frame.
     pub(super) hold: HoldSection,
+    /// Keeping a publisher whose upstream is gone, until another takes its stream. RTMP only.
+    pub(super) publish_hold: PublishHoldSection,
+    /// Who may take over a stream that is being published: "same_credential" (who has the same token, from the same address or once the old publisher has been silent for 5 s; without authentication only the silence counts), "never" (nobody), or "always" (whoever may publish it).
+    pub(super) publish_takeover: Takeover,
     /// Socket buffers of the kernel.
     pub(super) tcp: TcpSection,
     /// Who may come in, and where the relay may go.
@@ -124,11 +131,14 @@ impl Default for File {
             handshake_timeout: Span::secs(10),
             dial_timeout: Span::secs(5),
             write_timeout: Span::secs(60),
+            upstream_stall_timeout: Span::secs(5),
             shutdown_timeout: Span::secs(30),
             read_buffer: 65_536,
             write_buffer: 65_536,
             buffers: BuffersSection::default(),
             hold: HoldSection::default(),
+            publish_hold: PublishHoldSection::default(),
+            publish_takeover: Takeover::SameCredential,
             tcp: TcpSection::default(),
             security: SecuritySection::default(),
             rate_limit: RateLimitSection::default(),
@@ -191,6 +201,28 @@ pub(super) struct HoldSection {
 impl Default for HoldSection {
     fn default() -> Self {
         Self { max: Span(std::time::Duration::from_millis(20)) }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct PublishHoldSection {
+    /// Whether a publisher is kept when its upstream goes away.
+    pub(super) enabled: bool,
+    /// The longest that a publisher is kept without an upstream.
+    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "10m"))]
+    pub(super) max_time: Span,
+    /// Bytes that are held for one publisher meanwhile; beyond it whole groups of pictures are dropped, the oldest first.
+    #[schemars(range(min = 65536, max = 1073741824))]
+    pub(super) max_bytes: u64,
+    /// Bytes that are held for all publishers together; beyond it each drops its own groups.
+    #[schemars(range(min = 65536, max = 1099511627776u64))]
+    pub(super) max_total: u64,
+}
+
+impl Default for PublishHoldSection {
+    fn default() -> Self {
+        Self { enabled: true, max_time: Span::secs(15), max_bytes: 4 << 20, max_total: 256 << 20 }
     }
 }
 

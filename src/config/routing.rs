@@ -76,9 +76,9 @@ impl Routing {
             weight: narrow(raw.weight),
             backup: raw.backup,
             max_connections: Some(narrow(raw.max_connections)).filter(|&most| most > 0),
-            proxy_protocol: raw.proxy_protocol,
             ca_file: Some(raw.ca_file).filter(|path| !path.is_empty()).map(Into::into),
             insecure_skip_verify: raw.insecure_skip_verify,
+            proxy_protocol: raw.proxy_protocol,
         });
     }
 
@@ -252,9 +252,9 @@ fn listed(file: &File) -> Vec<(String, RawUpstream)> {
         weight: 1,
         backup: false,
         max_connections: 0,
-        proxy_protocol: ProxyProtocol::Off,
         ca_file: String::new(),
         insecure_skip_verify: false,
+        proxy_protocol: ProxyProtocol::Off,
     };
     let one = file.upstream.iter().map(|url| ("upstream".to_owned(), lone(url)));
     let several = file.upstreams.iter().flatten().enumerate();

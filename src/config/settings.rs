@@ -54,6 +54,10 @@ pub struct Config {
     pub buffers: Buffers,
     /// How long a partial message may wait for its rest.
     pub hold: Hold,
+    /// How a publisher is held while its upstream is away; `None` when off.
+    pub publish_hold: Option<PublishHold>,
+    /// Who may publish a stream that is being published.
+    pub publish_takeover: Takeover,
     /// Kernel buffer sizes.
     pub tcp: Tcp,
     /// Who may come in, and where the relay may go.
@@ -114,6 +118,8 @@ pub struct Timeouts {
     pub dial: Duration,
     /// A peer that takes nothing for so long is ended.
     pub write: Duration,
+    /// A publisher's upstream that takes nothing for so long is dead (`upstream_stall_timeout`).
+    pub stall: Duration,
     /// What sessions get to end by themselves at SIGTERM; zero closes them at once.
     pub shutdown: Duration,
 }
@@ -136,6 +142,30 @@ pub struct Buffers {
 pub struct Hold {
     /// The longest wait, at most 1 s; zero turns holding off.
     pub max: Duration,
+}
+
+/// How a publisher is held while its upstream is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishHold {
+    /// The longest time without an upstream.
+    pub max_time: Duration,
+    /// Most bytes held for one publisher, 64 KiB to 1 GiB.
+    pub max_bytes: usize,
+    /// Most bytes held for all publishers together.
+    pub max_total: usize,
+}
+
+/// Who may publish a stream that is being published already; the session that has it is then ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Takeover {
+    /// Who has the same token, if it comes from the same address or the one that has the stream has sent nothing for 5 s. Without
+    /// authentication only silence counts.
+    SameCredential,
+    /// Nobody.
+    Never,
+    /// Everyone who may publish it.
+    Always,
 }
 
 /// Kernel buffers; `None` leaves them to the kernel, which tunes them by itself.

@@ -29,7 +29,7 @@ impl Gop {
         match role {
             Role::Metadata => self.metadata = Some(packet.clone()).filter(is_small),
             Role::Header(slot) => self.keep_header(slot, packet),
-            Role::Key => {
+            Role::Key(_) => {
                 self.has_video = true;
                 self.drop_group();
                 self.append(packet);

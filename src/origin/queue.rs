@@ -33,7 +33,7 @@ impl Queue {
             self.awaits_key = gop.has_video();
         }
         match role {
-            Role::Key => self.awaits_key = false,
+            Role::Key(_) => self.awaits_key = false,
             Role::Inter if self.awaits_key => return,
             _ => {}
         }

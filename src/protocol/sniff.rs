@@ -34,8 +34,10 @@ pub enum Guess {
     Rtmp,
     /// A TLS ClientHello.
     Tls,
-    /// HTTP, or RTSP over HTTP.
+    /// HTTP.
     Http,
+    /// RTSP inside HTTP, as behind firewalls of old: a GET and a POST with one cookie.
+    RtspTunnel,
     /// RTMPT or RTMPTE.
     Tunnel,
     /// RTSP.
@@ -72,6 +74,7 @@ fn guess_words(first: &[u8]) -> Guess {
         () if TUNNEL.iter().any(|opening| word.starts_with(opening)) => Guess::Tunnel,
         // A POST whose path might yet be a tunnel's.
         () if TUNNEL.iter().any(|opening| opening.starts_with(word)) => Guess::More,
+        () if is_rtsp_tunnel(word) => Guess::RtspTunnel,
         () if HTTP.iter().any(|opening| word.starts_with(opening)) => Guess::Http,
         () if claims || RTSP.iter().chain(&HTTP).any(|opening| opening.starts_with(word)) => Guess::More,
         () => Guess::Unknown,
@@ -89,6 +92,14 @@ fn without_crlf(first: &[u8]) -> &[u8] {
     cut(once).map_or(once, |length| &once[length..])
 }
 
+/// The headers that make one connection of two (QuickTime's tunnelling), where they came with the first bytes.
+fn is_rtsp_tunnel(first: &[u8]) -> bool {
+    let lower = first.to_ascii_lowercase();
+    let has = |mark: &[u8]| lower.windows(mark.len()).any(|at| at == mark);
+    (lower.starts_with(b"get ") || lower.starts_with(b"post "))
+        && (has(b"\nx-sessioncookie:") || has(b"application/x-rtsp-tunnelled"))
+}
+
 impl Guess {
     /// One word of a bounded set, for logs and metrics.
     pub fn reason(self) -> &'static str {
@@ -97,7 +108,8 @@ impl Guess {
             Self::Tls => "tls_on_plain_port",
             Self::Http => "http_on_rtmp_port",
             Self::Tunnel => "rtmpt",
-            Self::Rtsp => "rtsp_not_supported",
+            Self::RtspTunnel => "rtsp_over_http",
+            Self::Rtsp => "rtsp",
             Self::Proxy => "proxy_untrusted",
             Self::StrayFrame => "stray_rtsp_frame",
             Self::More | Self::Unknown => "not_rtmp",
@@ -111,6 +123,7 @@ impl Guess {
             Self::Tls => "TLS",
             Self::Http | Self::Tunnel => "HTTP",
             Self::Proxy => "the PROXY protocol",
+            Self::RtspTunnel => "RTSP over HTTP",
             Self::Rtsp | Self::StrayFrame => "RTSP",
             Self::More | Self::Unknown => "nothing that the relay knows",
         }
@@ -120,15 +133,18 @@ impl Guess {
     pub fn answer(self) -> Option<&'static str> {
         match self {
             Self::Http => Some(
-                "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 51\r\nConnection: close\r\n\r\n\
-                 This port speaks RTMP: publish or play with rtmp://",
+                "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 71\r\nConnection: close\r\n\r\n\
+                 This port speaks RTMP and RTSP: publish or play with rtmp:// or rtsp://",
             ),
             Self::Tunnel => Some(
                 "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 66\r\nConnection: close\r\n\r\n\
                  RTMP in HTTP (rtmpt, rtmpte) is not spoken here: use rtmp or rtmps",
             ),
-            Self::Rtsp => Some("RTSP/1.0 501 This relay speaks RTMP, use rtmp\r\nConnection: close\r\n\r\n"),
-            Self::More | Self::Rtmp | Self::Tls | Self::Proxy | Self::StrayFrame | Self::Unknown => None,
+            Self::RtspTunnel => Some(
+                "HTTP/1.1 501 RTSP over HTTP is not supported\r\nContent-Type: text/plain\r\nContent-Length: 67\r\nConnection: close\r\n\r\n\
+                 RTSP over HTTP is not supported: use rtsp:// with TCP (interleaved)",
+            ),
+            Self::More | Self::Rtmp | Self::Rtsp | Self::Tls | Self::Proxy | Self::StrayFrame | Self::Unknown => None,
         }
     }
 }
@@ -181,8 +197,19 @@ mod tests {
     }
 
     #[test]
+    fn rtsp_inside_http_is_known_by_its_headers() {
+        for first in [
+            &b"GET /live/cam HTTP/1.1\r\nX-SessionCookie: a\r\n\r\n"[..],
+            b"POST /live/cam HTTP/1.1\r\nContent-Type: application/x-rtsp-tunnelled\r\n\r\n",
+        ] {
+            assert_eq!(guess(first), Guess::RtspTunnel, "{first:?}");
+            assert_eq!(guess(&first[..20]), Guess::Http);
+        }
+    }
+
+    #[test]
     fn an_http_answer_says_its_own_length() {
-        for guess in [Guess::Http, Guess::Tunnel] {
+        for guess in [Guess::Http, Guess::Tunnel, Guess::RtspTunnel] {
             let answer = guess.answer().expect("there is one");
             let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
             assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());

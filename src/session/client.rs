@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::opening::{PIECE, TELL};
 use super::outcome::{Outcome, Side, Status};
-use super::relay::farewell;
+use super::sides::farewell;
 use crate::protocol::rtmp::server::{Progress, Request, ServerError, ServerSession, Stage};
 use crate::tls::Stream;
 

@@ -12,6 +12,10 @@
 //!         | may leave now | held          | header not whole |
 //! ```
 
+mod handover;
+
+pub(super) use handover::Left;
+
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
@@ -48,8 +52,13 @@ pub(super) enum FlowError {
 /// What a flow works on, for one poll.
 pub(super) struct Ends<'a> {
     pub(super) source: &'a mut Stream,
-    pub(super) sink: &'a mut Stream,
     pub(super) filter: &'a mut dyn Filter,
+    pub(super) outlet: Outlet<'a>,
+}
+
+/// Where a flow leads.
+pub(super) struct Outlet<'a> {
+    pub(super) stream: &'a mut Stream,
     pub(super) place: &'a Place,
     pub(super) traffic: &'a Traffic,
     /// The worker's counts of this direction.
@@ -162,7 +171,7 @@ impl Flow {
 
     /// Passes bytes on until nothing more can be done now. Ready with `Ok` once the source has ended and all of it has left.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<Result<(), FlowError>> {
-        if ends.place.seat.take_expired(self.direction) {
+        if ends.outlet.place.seat.take_expired(self.direction) {
             self.expired = true;
             if !self.differs && self.leave < self.scanned {
                 self.leave = self.scanned;
@@ -171,7 +180,7 @@ impl Flow {
             }
         }
         loop {
-            ready!(self.poll_leave(cx, ends)).map_err(FlowError::Write)?;
+            ready!(self.poll_leave(cx, &mut ends.outlet)).map_err(FlowError::Write)?;
             if let Some(e) = self.failure {
                 return Poll::Ready(Err(e.into()));
             }
@@ -189,26 +198,26 @@ impl Flow {
     }
 
     /// Sends what may leave, without reading. Ready when it has left.
-    pub(super) fn poll_leave(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_leave(&mut self, cx: &mut Context<'_>, outlet: &mut Outlet<'_>) -> Poll<io::Result<()>> {
         while let Some(piece) = piece(&self.buffer, self.start, self.leave, &self.patched[self.patched_sent..]) {
-            let result = Pin::new(&mut *ends.sink).poll_write(cx, piece);
-            ends.place.seat.set_blocked(self.direction, result.is_pending(), Instant::now);
+            let result = Pin::new(&mut *outlet.stream).poll_write(cx, piece);
+            outlet.place.seat.set_blocked(self.direction, result.is_pending(), Instant::now);
             let sent = ready!(result)?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            ends.traffic.writes.add(1);
-            ends.traffic.bytes.add(sent as u64);
-            ends.total.add(sent as u64);
+            outlet.traffic.writes.add(1);
+            outlet.traffic.bytes.add(sent as u64);
+            outlet.total.add(sent as u64);
             if self.start < self.leave {
                 self.start += sent;
             } else {
                 self.patched_sent += sent;
             }
         }
-        let flushed = Pin::new(&mut *ends.sink).poll_flush(cx);
+        let flushed = Pin::new(&mut *outlet.stream).poll_flush(cx);
         if flushed.is_pending() {
-            ends.place.seat.set_blocked(self.direction, true, Instant::now);
+            outlet.place.seat.set_blocked(self.direction, true, Instant::now);
         }
         ready!(flushed)?;
         if self.differs {
@@ -218,7 +227,7 @@ impl Flow {
         if std::mem::take(&mut self.leaving)
             && let Some(since) = self.whole_at.take()
         {
-            ends.total.left_after(since.elapsed(), self.media - self.left);
+            outlet.total.left_after(since.elapsed(), self.media - self.left);
             self.left = self.media;
         }
         Poll::Ready(Ok(()))
@@ -239,10 +248,13 @@ impl Flow {
             Poll::Ready(Ok(())) => {
                 self.drained = read < size && ends.source.drained();
                 self.end += read;
-                ends.traffic.reads.add(1);
+                ends.outlet.traffic.reads.add(1);
                 let now = Instant::now();
-                ends.place.seat.touch(self.direction, now);
-                ends.place.cell.touch(now);
+                ends.outlet.place.seat.touch(self.direction, now);
+                ends.outlet.place.cell.touch(now);
+                if self.direction == Direction::Up {
+                    ends.outlet.place.cell.hear(now);
+                }
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
@@ -259,7 +271,7 @@ impl Flow {
 
     /// Asks the kernel to wake us when the message in progress is whole, and the wheel to wake us if that takes too long.
     fn set_mark(&mut self, ends: &mut Ends<'_>) -> io::Result<()> {
-        let missing = if ends.place.worker.wheel.holds() && !self.expired { self.joiner.missing() } else { 0 };
+        let missing = if ends.outlet.place.worker.wheel.holds() && !self.expired { self.joiner.missing() } else { 0 };
         let missing = if missing == 0 { 1 } else { ends.source.wire_bytes_for(missing) };
         let mark = u32::try_from(missing).unwrap_or(u32::MAX).clamp(1, self.max_mark);
         if mark != self.mark {
@@ -267,9 +279,9 @@ impl Flow {
             self.mark = mark;
         }
         if mark > 1 || self.leave < self.scanned {
-            ends.place.worker.wheel.hold(&ends.place.seat, self.direction, Instant::now());
+            ends.outlet.place.worker.wheel.hold(&ends.outlet.place.seat, self.direction, Instant::now());
         } else {
-            ends.place.seat.release(self.direction);
+            ends.outlet.place.seat.release(self.direction);
         }
         Ok(())
     }
@@ -277,7 +289,7 @@ impl Flow {
     /// Makes sure of a buffer with room for what the message in progress lacks.
     fn make_room(&mut self, ends: &Ends<'_>) {
         let buffer = self.buffer.get_or_insert_with(|| {
-            let mut buffer = ends.place.worker.pool.lend();
+            let mut buffer = ends.outlet.place.worker.pool.lend();
             buffer[..self.stashed].copy_from_slice(&self.stash[..self.stashed]);
             self.end = self.stashed;
             (self.start, self.leave, self.scanned, self.stashed) = (0, 0, 0, 0);
@@ -319,20 +331,20 @@ impl Flow {
         let mut out = Outgoing::default();
         let result = self.joiner.advance(&buffer[self.scanned..self.end], ends.filter, &mut out);
         if self.joiner.media() > self.media {
-            ends.traffic.messages.add(self.joiner.media() - self.media);
+            ends.outlet.traffic.messages.add(self.joiner.media() - self.media);
             self.media = self.joiner.media();
-            self.whole_at.get_or_insert_with(|| ends.place.seat.active(self.direction));
+            self.whole_at.get_or_insert_with(|| ends.outlet.place.seat.active(self.direction));
         }
         if self.joiner.key_frames() > self.key_frames {
             self.key_frames = self.joiner.key_frames();
-            ends.place.seat.key_frame(self.direction);
+            ends.outlet.place.seat.key_frame(self.direction);
         }
         // Without a boundary in what was read, whatever was held before stays held.
         let whole = if out.whole > 0 { self.scanned + out.whole } else { self.leave };
         let pass = self.scanned + out.pass;
         if out.whole > 0 {
             // A message that began behind one that is whole now has a deadline of its own.
-            ends.place.seat.release(self.direction);
+            ends.outlet.place.seat.release(self.direction);
         }
         let taken = *result.as_ref().unwrap_or(&out.pass);
         self.failure = result.err();
@@ -363,11 +375,11 @@ impl Flow {
         let missing = usize::try_from(self.joiner.missing()).unwrap_or(usize::MAX);
         self.expired
             || self.end == self.capacity
-            || !ends.place.worker.wheel.holds()
+            || !ends.outlet.place.worker.wheel.holds()
             || self.failure.is_some()
             || held.saturating_add(missing).saturating_add(MAX_HEADER) > self.capacity
             || missing > self.max_mark as usize
-            || !ends.place.worker.pool.stats().may_hold()
+            || !ends.outlet.place.worker.pool.stats().may_hold()
     }
 }
 

@@ -12,29 +12,24 @@ use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
 use super::client::Client;
-use super::filter::{ClientFilter, UpstreamFilter};
-use super::flow::Flow;
-use super::introduce::{Introduction, introduce};
-use super::opening::{self, Opened};
+use super::find::{Again, Asked, Found, bad_name_code, find};
+use super::hold::hold;
+use super::opening::{self, Opened, Speaks};
 use super::outcome::{Outcome, Side, Status};
 use super::preface;
-use super::relay::{Relay, failure_code, refusal_code, told};
+use super::relay::{Passed, Relay, refusal_code, told};
 use super::report;
-use super::seat::{Direction, Patience, Seat};
+use super::rtsp;
+use super::seat::Seat;
+use super::switch::switch;
+use super::takeover::claim;
 use super::worker::Worker;
 use super::{Door, Shared};
 use crate::admission::supervisor::Kick;
-use crate::admission::{AuthError, Granted, Permit, Refusal};
-use crate::protocol::name::{Action, Identity, NameError, Names, StreamName};
-use crate::protocol::proxy::Ends;
-use crate::protocol::rtmp::joiner::{Joiner, Start, StreamIds};
-use crate::protocol::rtmp::replay::Renamer;
+use crate::admission::{Claim, Permit, Refusal};
+use crate::protocol::name::{Action, NameError, StreamName};
 use crate::protocol::rtmp::server::Request;
 use crate::telemetry::{SessionCell, State};
-use crate::upstream::{Ask, CircuitPermit, Connected, Family, Link, Load, NoRoute, Publication, Seek, SeekError, Target};
-
-/// Most that a low-water mark asks for, bytes; below half of the smallest usual receive buffer.
-const MAX_MARK: u32 = 48 * 1024;
 
 /// One session's surroundings, shared by all that belongs to it and freed with the last of that.
 pub(super) struct Place {
@@ -55,22 +50,48 @@ pub(super) struct Arrival {
     pub(super) kick: Recipient<Kick>,
 }
 
-/// Runs the session. The cold part is boxed, and freed before bytes pass.
+/// Runs the session. The cold parts are boxed, and freed before bytes pass.
 pub(super) async fn live(arrival: Box<Arrival>) -> Outcome {
-    let prepared = Box::pin(prepare(arrival)).await;
-    match prepared {
-        Ok(relay) => Outcome { relayed: true, ..relay.run().await },
-        Err(outcome) => outcome,
+    let admitted = match Box::pin(admitted(arrival)).await {
+        Ok(admitted) => admitted,
+        Err(outcome) => return outcome,
+    };
+    if admitted.opened.speaks == Speaks::Rtsp {
+        let Admitted { place, opened: Opened { stream, first, .. }, at, permit, .. } = admitted;
+        return Box::pin(rtsp::live(place, stream, first, at, permit)).await;
+    }
+    let mut relay = match Box::pin(prepare(admitted)).await {
+        Ok(relay) => relay,
+        Err(outcome) => return outcome,
+    };
+    loop {
+        let passed = match relay.run().await {
+            Passed::Over(outcome) => Err(outcome),
+            Passed::Lost(orphaned, loss) => Box::pin(hold(orphaned, loss)).await,
+        };
+        match passed {
+            Ok(again) => relay = again,
+            Err(outcome) => return Outcome { relayed: true, ..outcome },
+        }
     }
 }
 
-/// Everything up to the switch.
-async fn prepare(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
+/// A client that may be here and has begun to speak.
+struct Admitted {
+    place: Rc<Place>,
+    opened: Opened,
+    at: Instant,
+    permit: Permit,
+    kick: Recipient<Kick>,
+}
+
+/// Asks whether the client may be here, and hears what it speaks.
+async fn admitted(arrival: Box<Arrival>) -> Result<Admitted, Outcome> {
     let Arrival { place, stream, at, door, kick } = *arrival;
     let failed = |e: std::io::Error| Outcome::new(Side::Relay, "socket", Status::Error).because(e);
     let tcp = TcpStream::from_std(stream).map_err(failed)?;
     preface::claimed(&tcp, &place, at).await?;
-    let admitted = place.shared.gate.admit(Arc::clone(&place.cell), kick).await;
+    let admitted = place.shared.gate.admit(Arc::clone(&place.cell), kick.clone()).await;
     let permit = match admitted {
         Ok(permit) => permit,
         Err(refusal) => return Err(turn_away(&place, tcp, refusal).await),
@@ -78,18 +99,25 @@ async fn prepare(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
     if permit.fills_address() {
         report::address_filled(&place);
     }
-    let Opened { stream, first, .. } = opening::open(&place, tcp, door, at).await?;
+    let opened = opening::open(&place, tcp, door, at).await?;
+    Ok(Admitted { place, opened, at, permit, kick })
+}
+
+/// Everything up to the switch.
+async fn prepare(admitted: Admitted) -> Result<Box<Relay>, Outcome> {
+    let Admitted { place, opened: Opened { stream, first, .. }, at, permit, kick } = admitted;
     let mut client = Client::new(stream, first);
     let request = negotiated(&place, &mut client, at).await?;
-    let wish = match judge(&place, &request) {
-        Ok(wish) => wish,
+    let asked = match judge(&place, *request) {
+        Ok(asked) => asked,
         Err((code, text, outcome)) => {
             client.refuse(code, &text).await;
             return Err(outcome);
         }
     };
-    let found = found(&place, &mut client, &request, &wish).await?;
-    switch(place, client, *request, found, permit).await
+    let (claimed, again) = claim(&place, &mut client, &asked, kick).await?;
+    let (found, claimed) = found(&place, &mut client, &asked, &again, claimed).await?;
+    switch(place, client, asked, found, (permit, claimed)).await
 }
 
 /// Hears the client up to publish or play, under the one deadline that began with its socket.
@@ -108,24 +136,58 @@ async fn negotiated(place: &Place, client: &mut Client, at: Instant) -> Result<B
     }
 }
 
-/// Looks for an upstream while the client waits; its leaving ends the search at once.
-async fn found(place: &Place, client: &mut Client, request: &Request, wish: &Wish) -> Result<Found, Outcome> {
+/// Looks for an upstream while the client waits. Who finds none does not keep the stream's name while it is told so.
+async fn found(
+    place: &Place,
+    client: &mut Client,
+    asked: &Asked,
+    again: &Again,
+    claimed: Claim,
+) -> Result<(Found, Claim), Outcome> {
     place.cell.set_state(State::Dialing);
     let ends = preface::ends(place, client.stream.tcp());
-    let found = tokio::select! {
+    match with_client(place, client, find(place, asked, again, ends)).await {
+        Ok(Ok(found)) => Ok((found, claimed)),
+        Ok(Err(not_found)) => {
+            drop(claimed);
+            client.refuse(&not_found.code, &not_found.text).await;
+            Err(not_found.outcome)
+        }
+        Err(cut) => {
+            drop(claimed);
+            Err(cut.end(client, asked.request.action).await)
+        }
+    }
+}
+
+/// Something waited for together with the client was cut short.
+pub(super) enum Cut {
+    /// Somebody else ended the session.
+    Told(Outcome),
+    /// The client has left.
+    Left(Outcome),
+}
+
+impl Cut {
+    /// Tells the client, if it is there.
+    pub(super) async fn end(self, client: &mut Client, action: Action) -> Outcome {
+        match self {
+            Self::Told(outcome) => {
+                client.refuse(refusal_code(action), told(outcome.reason)).await;
+                outcome
+            }
+            Self::Left(outcome) => outcome,
+        }
+    }
+}
+
+/// Waits for `what` together with the client: its leaving, and whoever ends the session, end the wait at once.
+pub(super) async fn with_client<T>(place: &Place, client: &mut Client, what: impl Future<Output = T>) -> Result<T, Cut> {
+    tokio::select! {
         biased;
-        outcome = place.seat.ended() => {
-            Err((refusal_code(request.action).to_owned(), told(outcome.reason).to_owned(), outcome))
-        }
-        found = find_upstream(place, request, wish, ends) => found,
-        outcome = client.leaves() => return Err(outcome),
-    };
-    match found {
-        Ok(found) => Ok(found),
-        Err((code, text, outcome)) => {
-            client.refuse(&code, &text).await;
-            Err(outcome)
-        }
+        outcome = place.seat.ended() => Err(Cut::Told(outcome)),
+        value = what => Ok(value),
+        outcome = client.leaves() => Err(Cut::Left(outcome)),
     }
 }
 
@@ -144,31 +206,24 @@ async fn turn_away(place: &Place, tcp: TcpStream, refusal: Refusal) -> Outcome {
     Outcome::new(Side::Relay, refusal.reason(), Status::Rejected).because(text)
 }
 
-/// What an authorised client wants.
-pub(super) struct Wish {
-    pub(super) name: StreamName,
-    /// What every room calls the stream by.
-    pub(super) identity: Identity,
-    pub(super) granted: Granted,
-}
-
 type Denial = (&'static str, String, Outcome);
 
 /// Judges name and token.
-fn judge(place: &Place, request: &Request) -> Result<Wish, Denial> {
+fn judge(place: &Place, request: Request) -> Result<Asked, Denial> {
+    let action = request.action;
     let bad_name = |e: NameError| {
-        let code = if request.action == Action::Publish { "NetStream.Publish.BadName" } else { "NetStream.Play.StreamNotFound" };
         report::refused(place, "bad_name", &e.to_string());
-        (code, e.to_string(), Outcome::new(Side::Relay, "bad_name", Status::Rejected).because(e))
+        let outcome = Outcome::new(Side::Relay, "bad_name", Status::Rejected).because(e);
+        (bad_name_code(action), e.to_string(), outcome)
     };
     let mut name = StreamName::parse(&request.app, &request.stream).map_err(bad_name)?;
-    let granted = match place.shared.gate.authenticate(request.action, &mut name, &request.tokens) {
+    let granted = match place.shared.gate.authenticate(action, &mut name, &request.tokens) {
         Ok(granted) => granted,
-        Err(refusal) => return Err(unauthorised(place, request.action, refusal)),
+        Err(refusal) => return Err(unauthorised(place, action, refusal)),
     };
     let identity = name.identity().map_err(bad_name)?;
-    place.cell.learn(|facts| report::identify(place, facts, request.action, &identity, &granted));
-    Ok(Wish { name, identity, granted })
+    place.cell.learn(|facts| report::identify(place, facts, "rtmp", action, &identity, &granted));
+    Ok(Asked { request, name, identity, granted })
 }
 
 fn unauthorised(place: &Place, action: Action, refusal: Refusal) -> Denial {
@@ -176,195 +231,4 @@ fn unauthorised(place: &Place, action: Action, refusal: Refusal) -> Denial {
     report::unauthorised(place, action, &refusal.to_string());
     let outcome = Outcome::new(Side::Relay, refusal.reason(), Status::Rejected).because(reason);
     (refusal_code(action), refusal.to_string(), outcome)
-}
-
-/// An upstream that took the publish or play.
-pub(super) struct Found {
-    target: Arc<Target>,
-    connected: Connected,
-    introduction: Box<Introduction>,
-    renamer: Renamer,
-    names: Names,
-    load: Load,
-    publication: Option<Publication>,
-}
-
-/// Code and words for the client, and the outcome.
-type NotFound = (String, String, Outcome);
-
-/// Walks through the candidates until one takes the publish or play.
-async fn find_upstream(place: &Place, request: &Request, wish: &Wish, ends: Ends) -> Result<Found, NotFound> {
-    let shared = &place.shared;
-    let mut seek = seek(place, request, wish)?.for_client(ends);
-    let mut report_step = report::steps(place);
-    loop {
-        let link = seek.next(&mut report_step).await.map_err(|error| sought_in_vain(place, request, &error))?;
-        let Link { target, connected, permit, load, deadline } = link;
-        report::connected(place, &target, &connected);
-        let names = match target.address(&wish.name, &shared.forward) {
-            Ok(names) => names,
-            Err(e) => return Err(unaddressable(place, request, wish, &e.to_string())),
-        };
-        let renamer = Renamer::new(request, names.clone(), wish.granted.token_name.is_some());
-        let mut connected = connected;
-        match introduce(&mut connected.stream, request, &renamer, deadline).await {
-            Ok(introduction) => {
-                permit.success();
-                shared.telemetry.metrics().upstream_handshaken(introduction.handshake);
-                let introduction = Box::new(introduction);
-                let publication = publication(place, request, wish, &target);
-                return Ok(Found { target, connected, introduction, renamer, names, load, publication });
-            }
-            Err(failure) => {
-                if let Some(not_found) = failed(place, request, &target, permit, failure, seek.made()) {
-                    return Err(not_found);
-                }
-                seek.failed();
-            }
-        }
-    }
-}
-
-/// Begins the search, along the routes.
-fn seek(place: &Place, request: &Request, wish: &Wish) -> Result<Seek, NotFound> {
-    let vhost = wish.name.vhost(&request.tc_url);
-    let ask = Ask { family: Family::Rtmp, action: request.action, name: &wish.identity, vhost: &vhost, lost: None };
-    place.shared.router.seek(&ask).map_err(|no_route| unrouted(place, request, no_route))
-}
-
-fn unrouted(place: &Place, request: &Request, no_route: NoRoute) -> NotFound {
-    let text = no_route.to_string();
-    report::refused(place, no_route.reason(), &text);
-    let outcome = Outcome::new(Side::Relay, no_route.reason(), Status::Rejected);
-    (refusal_code(request.action).to_owned(), text, outcome)
-}
-
-fn sought_in_vain(place: &Place, request: &Request, error: &SeekError) -> NotFound {
-    // What policy forbids is refused; all else is the upstream's fault.
-    let (side, status, text) = match error {
-        SeekError::NoRoute(no_route) => return unrouted(place, request, *no_route),
-        SeekError::Refused(_) => {
-            let text = "the relay's configuration forbids this upstream, trying again will not help";
-            (Side::Relay, Status::Rejected, text)
-        }
-        SeekError::GaveUp { .. } => (Side::Upstream, Status::Error, "the upstream cannot be reached, try again later"),
-    };
-    let outcome = Outcome::new(side, error.kind(), status).because(error);
-    (failure_code(request.action).to_owned(), text.to_owned(), outcome)
-}
-
-/// From here on players find the stream at its origin.
-fn publication(place: &Place, request: &Request, wish: &Wish, target: &Target) -> Option<Publication> {
-    (request.action == Action::Publish).then(|| place.shared.router.publish(&wish.identity, target.id))
-}
-
-/// Judges a failed introduction: `Some` where another try would end the same.
-fn failed(
-    place: &Place,
-    request: &Request,
-    target: &Target,
-    permit: CircuitPermit,
-    failure: super::introduce::Failure,
-    attempt: u32,
-) -> Option<NotFound> {
-    use super::introduce::Failure;
-    match failure {
-        Failure::Refused { code, text } => {
-            // By command, not by failing: the upstream is well, and would say the same again.
-            drop(permit);
-            report::upstream_refused(place, target, &code);
-            let code = if code.starts_with("NetStream.") { code } else { failure_code(request.action).to_owned() };
-            let outcome = Outcome::new(Side::Upstream, "upstream_refused", Status::Error).because(&code);
-            Some((code, text, outcome))
-        }
-        Failure::Broken { kind, text } => {
-            permit.failure();
-            report::dial_failed(place, target, kind, &text, attempt);
-            None
-        }
-    }
-}
-
-fn unaddressable(place: &Place, request: &Request, wish: &Wish, text: &str) -> NotFound {
-    let text = if wish.granted.app_was_token { AuthError::InPlaceOfApp.to_string() } else { text.to_owned() };
-    report::refused(place, "bad_name", &text);
-    let code = if request.action == Action::Publish { "NetStream.Publish.BadName" } else { "NetStream.Play.StreamNotFound" };
-    let outcome = Outcome::new(Side::Relay, "bad_name", Status::Rejected).because(&text);
-    (code.to_owned(), text, outcome)
-}
-
-/// Lets the client hear what the upstream said, and joins the two chunk streams.
-async fn switch(
-    place: Rc<Place>,
-    mut client: Client,
-    request: Request,
-    found: Found,
-    permit: Permit,
-) -> Result<Box<Relay>, Outcome> {
-    let Found { target, connected, introduction, renamer, names, load, publication } = found;
-    let Introduction { forward, parts, .. } = *introduction;
-    client.take_early();
-    forward.iter().for_each(|message| client.session.forward(message));
-    let told = tokio::time::timeout(place.shared.timeouts.write, client.flush()).await;
-    if !matches!(told, Ok(Ok(()))) {
-        return Err(Outcome::new(Side::Client, "client_left", Status::Error));
-    }
-    place.cell.learn(|facts| {
-        facts.upstream = Some(target.label.clone());
-        facts.upstream_addr = Some(connected.addr);
-    });
-    place.cell.set_state(State::Relaying);
-    report::relaying(&place);
-    let Client { stream: client, session, .. } = client;
-    let server = session.into_parts();
-    let stream_ids = parts.stream_ids;
-    let up = Joiner::new(Start {
-        sender: server.sender,
-        chunk_size: parts.writer.chunk_size(),
-        seen: parts.writer.into_seen(),
-        stream_ids,
-    });
-    let down = Joiner::new(Start {
-        sender: parts.sender,
-        chunk_size: server.writer.chunk_size(),
-        seen: server.writer.into_seen(),
-        stream_ids: StreamIds { from: stream_ids.to, to: stream_ids.from },
-    });
-    let mut client_filter =
-        ClientFilter::new(Rc::clone(&place), target, renamer, names.app, stream_ids, (request.app, request.tokens));
-    let mut upstream_filter = UpstreamFilter { reconnect_asked: false };
-    let mut up = Flow::new(Direction::Up, up, place.shared.buffers.read, max_mark(client.tcp()));
-    up.feed(&server.rest, &mut client_filter);
-    let mut down = Flow::new(Direction::Down, down, place.shared.buffers.write, max_mark(connected.stream.tcp()));
-    down.feed(&parts.rest, &mut upstream_filter);
-    place.seat.start_watch(patience(&place.shared, request.action), Instant::now());
-    Ok(Box::new(Relay {
-        action: request.action,
-        client_stream_id: stream_ids.from,
-        upstream_stream_id: stream_ids.to,
-        client,
-        upstream: connected.stream,
-        up,
-        down,
-        client_filter,
-        upstream_filter,
-        place,
-        _permit: permit,
-        _at_upstream: (load, publication),
-    }))
-}
-
-fn patience(shared: &Shared, action: Action) -> Patience {
-    let publisher = action == Action::Publish;
-    Patience {
-        client_silent: publisher.then_some(shared.timeouts.idle),
-        both_silent: if publisher { None } else { shared.timeouts.player_idle },
-        write: shared.timeouts.write,
-    }
-}
-
-/// A mark above half of the receive buffer would grow it for good.
-fn max_mark(stream: &TcpStream) -> u32 {
-    let half = SockRef::from(stream).recv_buffer_size().unwrap_or(0) / 2;
-    u32::try_from(half).unwrap_or(MAX_MARK).clamp(1, MAX_MARK)
 }

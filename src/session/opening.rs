@@ -14,7 +14,8 @@ use super::client::Client;
 use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
 use super::preface;
-use super::relay::farewell;
+use super::rtsp;
+use super::sides::farewell;
 use super::{Door, Tls};
 use crate::protocol::sniff::{self, Guess};
 use crate::tls::Stream;
@@ -29,6 +30,14 @@ pub(super) struct Opened {
     pub(super) stream: Stream,
     /// What it said, at least one byte.
     pub(super) first: Vec<u8>,
+    pub(super) speaks: Speaks,
+}
+
+/// What the relay can speak with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaks {
+    Rtmp,
+    Rtsp,
 }
 
 /// Waits for the client's first bytes, in private where it asks for that, under the deadline that began with its socket.
@@ -51,16 +60,13 @@ async fn heard(place: &Place, tcp: TcpStream, door: Door, spoke: &Cell<bool>) ->
     match sniff::guess(&first) {
         Guess::Proxy => Err(preface::unbelieved(place)),
         guess if door.tls == Tls::Only && !stream.is_private() => {
-            refuse(
-                stream,
-                first,
-                "this port takes rtmps:// and rtsps:// only: the relay's operator has turned TLS on".to_owned(),
-            )
-            .await;
+            let text = "this port takes rtmps:// and rtsps:// only: the relay's operator has turned TLS on";
+            refuse(stream, first, 403, text.to_owned()).await;
             let outcome = Outcome::new(Side::Client, "plain_on_tls_port", Status::Rejected);
             Err(outcome.because(format_args!("it spoke {}", guess.name())))
         }
-        Guess::Rtmp => Ok(Opened { stream, first }),
+        Guess::Rtmp => Ok(Opened { stream, first, speaks: Speaks::Rtmp }),
+        Guess::Rtsp => Ok(Opened { stream, first, speaks: Speaks::Rtsp }),
         other => {
             answer(&mut stream, other).await;
             Err(Outcome::new(Side::Client, other.reason(), Status::Error))
@@ -73,15 +79,17 @@ pub(super) async fn turn_away(tcp: TcpStream, text: String) {
     let told = async {
         let mut stream = tcp.into();
         if let Ok(first) = hear(&mut stream, &Cell::new(false)).await {
-            refuse(stream, first, text).await;
+            refuse(stream, first, 503, text).await;
         }
     };
     let _ = timeout(TELL, told).await;
 }
 
-async fn refuse(mut stream: Stream, first: Vec<u8>, text: String) {
+/// `code`: what RTSP calls it.
+async fn refuse(mut stream: Stream, first: Vec<u8>, code: u16, text: String) {
     match sniff::guess(&first) {
         Guess::Rtmp => Client::new(stream, first).refuse_at_connect(text).await,
+        Guess::Rtsp => rtsp::refuse(stream, first, code, text).await,
         // TLS is the dearest step: never done for someone who may not come in.
         other => answer(&mut stream, other).await,
     }

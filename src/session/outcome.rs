@@ -15,12 +15,14 @@ pub struct Outcome {
     pub detail: Option<String>,
     /// Whether bytes had begun to pass.
     pub relayed: bool,
+    /// Whether it ended while its publisher was held, so that the loss of its upstream has been told.
+    pub held: bool,
 }
 
 impl Outcome {
     /// An ending without more words.
     pub fn new(side: Side, reason: &'static str, status: Status) -> Self {
-        Self { side, reason, status, detail: None, relayed: false }
+        Self { side, reason, status, detail: None, relayed: false, held: false }
     }
 
     /// The same with more words.

@@ -1,6 +1,6 @@
 //! How a session tells what happens to it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
@@ -24,9 +24,16 @@ pub(super) fn unauthorised(place: &Place, action: Action, text: &str) {
 }
 
 /// What is known once the client is: names as the log may show them.
-pub(super) fn identify(place: &Place, facts: &mut Facts, action: Action, identity: &Identity, granted: &Granted) {
+pub(super) fn identify(
+    place: &Place,
+    facts: &mut Facts,
+    protocol: &'static str,
+    action: Action,
+    identity: &Identity,
+    granted: &Granted,
+) {
     let shown = place.shared.telemetry.shown(&identity.app, &identity.stream);
-    facts.protocol = Some("rtmp");
+    facts.protocol = Some(protocol);
     facts.action = Some(action.as_str());
     facts.app = Some(shown.app);
     facts.stream = Some(shown.stream);
@@ -68,6 +75,23 @@ pub(super) fn relaying(place: &Place) {
     place.shared.telemetry.emit(events::SessionRelaying { cell: &place.cell, setup: place.cell.started.elapsed() });
 }
 
+pub(super) fn held(place: &Place, target: &Target, error: &str) {
+    place.shared.telemetry.emit(events::PublisherHeld { cell: &place.cell, target: &target.label, error });
+}
+
+pub(super) fn resumed(place: &Place, target: &Target, gap: Duration, held: usize, dropped: u64) {
+    let event = events::PublisherResumed { cell: &place.cell, target: &target.label, gap, held, dropped };
+    place.shared.telemetry.emit(event);
+}
+
+pub(super) fn hold_over(place: &Place, result: &'static str, after: Duration, dropped: u64) {
+    place.shared.telemetry.emit(events::HoldOver { cell: &place.cell, result, after, dropped });
+}
+
+pub(super) fn taking_over(place: &Place) {
+    place.shared.telemetry.emit(events::TakenOver { cell: &place.cell });
+}
+
 pub(super) fn panicked(place: &Place) {
     place.shared.telemetry.emit(events::Panicked { place: "session", session: Some(place.cell.id) });
 }
@@ -75,7 +99,7 @@ pub(super) fn panicked(place: &Place) {
 /// The one closing line, and the one count in connections_total.
 pub(super) fn ended(place: &Place, outcome: &Outcome, now: Instant) {
     let cell = &place.cell;
-    if outcome.relayed && outcome.side == Side::Upstream && outcome.status == Status::Error {
+    if outcome.relayed && !outcome.held && outcome.side == Side::Upstream && outcome.status == Status::Error {
         let target = cell.facts().upstream.unwrap_or_default();
         let error = outcome.detail.as_deref().unwrap_or("it closed the connection while a client was publishing");
         place.shared.telemetry.emit(events::UpstreamLost { session: cell.id, target: &target, error: &error });

@@ -68,6 +68,9 @@ pub(super) struct Seat {
     key_frame: Cell<Option<Instant>>,
     /// The client has been counted as silent.
     stalled: Cell<bool>,
+    /// How long the upstream may take nothing before it counts as lost, where the client outlives it.
+    stall: Cell<Option<Duration>>,
+    lost: Cell<bool>,
 }
 
 impl Seat {
@@ -79,6 +82,8 @@ impl Seat {
             patience: Cell::new(None),
             key_frame: Cell::new(None),
             stalled: Cell::new(false),
+            stall: Cell::new(None),
+            lost: Cell::new(false),
         })
     }
 
@@ -125,6 +130,16 @@ impl Seat {
     /// Silence no longer counts: the session is closing, under deadlines of its own.
     pub(super) fn stop_watch(&self) {
         self.patience.set(None);
+    }
+
+    /// An upstream that takes nothing for so long is lost, which does not end the session: see [`Self::take_lost`].
+    pub(super) fn lose_upstream_after(&self, stall: Duration) {
+        self.stall.set(Some(stall));
+    }
+
+    /// Whether the upstream is lost; asking forgets it.
+    pub(super) fn take_lost(&self) -> bool {
+        self.lost.take()
     }
 
     pub(super) fn touch(&self, direction: Direction, now: Instant) {
@@ -191,6 +206,10 @@ impl Seat {
         let Some(patience) = self.patience.get() else { return };
         let [up, down] = &self.lanes;
         let since = |at: Instant| now.saturating_duration_since(at);
+        if self.stall.get().is_some_and(|stall| up.blocked.get().is_some_and(|at| since(at) >= stall)) {
+            self.lost.set(true);
+            return self.wake();
+        }
         let stuck = |lane: &Lane| lane.blocked.get().is_some_and(|at| since(at) >= patience.write);
         let over = |limit: Option<Duration>, silent: Duration| limit.is_some_and(|limit| silent >= limit);
         let outcome = if stuck(down) {
@@ -362,6 +381,18 @@ mod tests {
         assert_eq!(reason(&seat), None, "it cannot send while nobody takes it");
         seat.check(start + 60 * S);
         assert_eq!(reason(&seat), Some("upstream_not_reading"));
+    }
+
+    #[test]
+    fn an_upstream_that_may_be_replaced_is_lost_earlier_and_ends_nothing() {
+        let (seat, start) = watched(Patience { client_silent: None, both_silent: None, write: 60 * S });
+        seat.lose_upstream_after(5 * S);
+        seat.set_blocked(Direction::Up, true, || start);
+        seat.check(start + 4 * S);
+        assert!(!seat.take_lost());
+        seat.check(start + 5 * S);
+        assert!(seat.take_lost() && !seat.take_lost());
+        assert_eq!(reason(&seat), None);
     }
 
     #[test]

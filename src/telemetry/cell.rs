@@ -56,6 +56,8 @@ pub enum State {
     Relaying = 2,
     /// One side has ended; the other is being told.
     Closing = 3,
+    /// A publisher whose upstream is gone; another is being looked for.
+    Holding = 4,
 }
 
 impl State {
@@ -66,6 +68,7 @@ impl State {
             Self::Dialing => "dialing",
             Self::Relaying => "relaying",
             Self::Closing => "closing",
+            Self::Holding => "holding",
         }
     }
 
@@ -74,6 +77,7 @@ impl State {
             1 => Self::Dialing,
             2 => Self::Relaying,
             3 => Self::Closing,
+            4 => Self::Holding,
             _ => Self::Negotiating,
         }
     }
@@ -125,8 +129,11 @@ pub struct SessionCell {
     pub to_upstream: Traffic,
     /// Upstream to client.
     pub to_client: Traffic,
+    /// How often its upstream went away and it was held.
+    pub holds: Count,
     state: AtomicU8,
     active_ms: AtomicU64,
+    heard_ms: AtomicU64,
     facts: Mutex<Facts>,
 }
 
@@ -141,8 +148,10 @@ impl SessionCell {
             started,
             to_upstream: Traffic::default(),
             to_client: Traffic::default(),
+            holds: Count::default(),
             state: AtomicU8::new(State::Negotiating as u8),
             active_ms: AtomicU64::new(0),
+            heard_ms: AtomicU64::new(0),
             facts: Mutex::new(Facts::default()),
         }
     }
@@ -180,8 +189,17 @@ impl SessionCell {
 
     /// Notes that a byte moved at `now`.
     pub fn touch(&self, now: Instant) {
-        let ms = now.saturating_duration_since(self.started).as_millis();
-        self.active_ms.store(u64::try_from(ms).unwrap_or(u64::MAX), Relaxed);
+        self.active_ms.store(self.since_start(now), Relaxed);
+    }
+
+    /// Notes that the client sent something at `now`.
+    pub fn hear(&self, now: Instant) {
+        self.heard_ms.store(self.since_start(now), Relaxed);
+    }
+
+    /// Time since the client last sent something.
+    pub fn unheard_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started + Duration::from_millis(self.heard_ms.load(Relaxed)))
     }
 
     /// Time since a byte last moved, in either direction.
@@ -203,6 +221,10 @@ impl SessionCell {
     /// Adds to what is known.
     pub fn learn(&self, change: impl FnOnce(&mut Facts)) {
         change(&mut self.lock());
+    }
+
+    fn since_start(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
     fn lock(&self) -> MutexGuard<'_, Facts> {

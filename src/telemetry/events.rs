@@ -4,6 +4,7 @@
 //! cause are throttled by reason: ten a second, then one that counts. The closing line of a session that relayed never is.
 
 mod certificate;
+mod hold;
 mod service;
 mod session;
 mod upstream;
@@ -12,6 +13,7 @@ use super::Telemetry;
 use super::throttle::Summary;
 
 pub use certificate::{CertificateExpiring, CertificateLoaded, CertificateRefused};
+pub use hold::{HoldOver, PublisherHeld, PublisherResumed, TakenOver};
 pub use service::{
     AcceptFailed, ConfigWarning, DrainFinished, DrainStarted, HttpListening, Listening, Panicked, Started, Stopped,
 };

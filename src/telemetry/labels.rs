@@ -58,7 +58,7 @@ pub const RELOADS: [&str; 2] = [LOADED, REFUSED];
 pub(super) const LOADED: &str = "loaded";
 
 /// `reason` of `rtmp_relay_rejections_total`.
-pub const REJECTIONS: [&str; 15] = [
+pub const REJECTIONS: [&str; 16] = [
     "proxy_untrusted",
     "proxy_missing",
     "bad_name",
@@ -71,6 +71,7 @@ pub const REJECTIONS: [&str; 15] = [
     MAX_TOTAL,
     MAX_PER_IP,
     AUTH,
+    "already_publishing",
     "draining",
     HARD_CAP,
     "unavailable",
@@ -108,7 +109,7 @@ const CLIENT_ENDS: &[&str] = &[
     "tls_untrusted",
     "http_on_rtmp_port",
     "rtmpt",
-    "rtsp_not_supported",
+    "rtsp_over_http",
     "stray_rtsp_frame",
     "not_rtmp",
     "rtmpe",
@@ -126,6 +127,11 @@ const CLIENT_ENDS: &[&str] = &[
     "short_control_message",
     "too_many_chunks",
     "too_much_partial",
+    // Not as RTSP has it.
+    "malformed_rtsp",
+    "rtsp_message_too_long",
+    "unexpected_rtsp_frame",
+    "too_many_rtsp_requests",
 ];
 
 const UPSTREAM_ENDS: &[&str] = &[
@@ -134,6 +140,7 @@ const UPSTREAM_ENDS: &[&str] = &[
     "upstream_reset",
     "upstream_not_reading",
     "upstream_protocol_error",
+    "hold_expired",
     // Before.
     "upstream_refused",
     "dns",
@@ -166,6 +173,8 @@ const RELAY_ENDS: &[&str] = &[
     NO_ROUTE,
     NO_UPSTREAM_OF_FAMILY,
     UPSTREAM_FULL,
+    "taken_over",
+    "already_publishing",
     "second_publish_refused",
     "second_play_refused",
     "proxy_untrusted",
@@ -180,6 +189,9 @@ const RELAY_ENDS: &[&str] = &[
     HARD_CAP,
     "unavailable",
 ];
+
+/// `result` of `rtmp_relay_publish_holds_over_total`.
+pub const HOLDS: [&str; 4] = ["resumed", "expired", "refused", "ended"];
 
 /// `where` of `rtmp_relay_panics_total`: the rooms and actors that catch one.
 pub const PLACES: [&str; 4] = ["session", "rate_limiter", "breaker", "collector"];

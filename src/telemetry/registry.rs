@@ -18,6 +18,9 @@ const LATENCIES: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25
 /// From a hop between two idle threads to an actor that is overrun, seconds.
 const WAITS: [f64; 9] = [0.000_02, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.025, 0.1, 0.5];
 
+/// From an upstream in the same rack to the longest usual hold, seconds.
+const HOLDS: [f64; 11] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0];
+
 /// The handles. Cheap to clone; all clones count in the same place.
 #[derive(Clone)]
 pub struct Metrics {
@@ -44,6 +47,12 @@ pub struct Metrics {
     pub(super) certificate_expiry: IntGauge,
     pub(super) certificate_reloads: IntCounterVec,
     upstream_sessions: IntGaugeVec,
+    pub(super) publishers_held: IntGauge,
+    pub(super) publish_holds: IntCounter,
+    pub(super) publish_holds_over: IntCounterVec,
+    pub(super) publish_hold_duration: Histogram,
+    pub(super) publish_hold_dropped_groups: IntCounter,
+    pub(super) takeovers: IntCounter,
     pub(super) panics: IntCounterVec,
     actor_wait: HistogramVec,
     streams: IntGaugeVec,
@@ -94,6 +103,12 @@ impl Metrics {
             certificate_expiry: table.gauge("rtmp_relay_tls_certificate_expiry_timestamp_seconds", "When the certificate that clients are shown expires, seconds since 1970; 0 without TLS."),
             certificate_reloads: table.counters("rtmp_relay_tls_certificate_reloads_total", &["result"], "Changed certificate files: loaded = served from then on, refused = cannot be used, the old one stays."),
             upstream_sessions: table.gauges("rtmp_relay_upstream_sessions", &["upstream"], "Sessions and dials in progress at each upstream."),
+            publishers_held: table.gauge("rtmp_relay_publishers_held", "Publishers whose upstream is gone and who are kept now."),
+            publish_holds: table.counter("rtmp_relay_publish_holds_total", "Times that a publisher's upstream went away and the publisher was kept."),
+            publish_holds_over: table.counters("rtmp_relay_publish_holds_over_total", &["result"], "Ends of these: resumed = another upstream took the stream, expired = none within publish_hold.max_time, refused = none ever will, ended = the client or the relay ended meanwhile."),
+            publish_hold_duration: table.histogram("rtmp_relay_publish_hold_duration_seconds", &HOLDS, "From the loss of a publisher's upstream until another took the stream, or until the end."),
+            publish_hold_dropped_groups: table.counter("rtmp_relay_publish_hold_dropped_groups_total", "Groups of pictures (sounds, where there is no video) that did not fit into publish_hold.max_bytes or max_total."),
+            takeovers: table.counter("rtmp_relay_takeovers_total", "Streams that a publisher took over from an earlier connection."),
             panics: table.counters("rtmp_relay_panics_total", &["where"], "Panics that were caught; each is a bug worth a report."),
             actor_wait: table.histograms("rtmp_relay_actor_wait_seconds", &["actor"], &WAITS, "From the asking of a control actor to its answer, the wait in its mailbox included."),
             streams: table.gauges("rtmp_relay_streams", &["action"], "Sessions that relay now, by what the client does."),
@@ -120,6 +135,12 @@ impl Metrics {
     pub fn connection_opened(&self) -> OpenConnection {
         self.active_connections.inc();
         OpenConnection(self.active_connections.clone())
+    }
+
+    /// A publisher has lost its upstream; it is held until the answer is dropped.
+    pub fn publisher_held(&self) -> OpenConnection {
+        self.publishers_held.inc();
+        OpenConnection(self.publishers_held.clone())
     }
 
     /// Bytes written so far towards upstreams and towards clients.
@@ -188,6 +209,7 @@ impl Metrics {
         labels::RELOADS.iter().for_each(|result| drop(self.certificate_reloads.with_label_values(&[result])));
         labels::ACTORS.iter().for_each(|actor| drop(self.actor_wait.with_label_values(&[actor])));
         labels::ACTIONS.iter().for_each(|action| drop(self.streams.with_label_values(&[action])));
+        labels::HOLDS.iter().for_each(|result| drop(self.publish_holds_over.with_label_values(&[result])));
         labels::PLACES.iter().for_each(|place| drop(self.panics.with_label_values(&[place])));
         for (side, reasons) in labels::ENDINGS {
             reasons.iter().for_each(|reason| drop(self.sessions_ended.with_label_values(&[side.as_str(), reason])));
@@ -195,8 +217,8 @@ impl Metrics {
     }
 }
 
-/// One accepted socket, active until this is dropped.
-#[must_use = "the connection stops being active when this is dropped"]
+/// One of those that a gauge counts, until this is dropped: an accepted socket, or a publisher that is held.
+#[must_use = "it is counted until this is dropped"]
 pub struct OpenConnection(IntGauge);
 
 impl Drop for OpenConnection {

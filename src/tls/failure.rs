@@ -10,16 +10,22 @@ const MAX_NAMES: usize = 5;
 /// Why a client's handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
-    /// It closed, or was cut off.
+    /// It closed before it had said hello.
     #[error("the client left in the TLS handshake")]
     Left,
+    /// It closed without a word when it had seen the certificate. Many that do not trust it do just that.
+    #[error("the client left the TLS handshake behind the relay's certificate: does it trust it?")]
+    LeftBehindCertificate,
     /// It does not trust the relay's certificate.
     #[error("the client refused the relay's certificate ({})", alert(*.0))]
     Untrusted(AlertDescription),
     /// `tls_client_ca` asks for a certificate, and the client has none, or one that it does not vouch for.
     #[error("the client has no certificate that tls_client_ca vouches for: {0}")]
     ClientCertificate(Error),
-    /// No common version or cipher, or not TLS at all.
+    /// No common version or cipher.
+    #[error("the client speaks TLS 1.2 and 1.3 in no way that the relay does: {0}")]
+    Incompatible(Error),
+    /// Not TLS, or broken.
     #[error("the TLS handshake failed: {0}")]
     Handshake(Error),
 }
@@ -28,10 +34,10 @@ impl AcceptError {
     /// The word for logs and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Left => "client_left",
+            Self::Left | Self::LeftBehindCertificate => "client_left",
             Self::Untrusted(_) => "tls_untrusted",
             Self::ClientCertificate(_) => "tls_client_cert",
-            Self::Handshake(_) => "tls_handshake",
+            Self::Incompatible(_) | Self::Handshake(_) => "tls_handshake",
         }
     }
 }
@@ -42,6 +48,7 @@ impl From<io::Error> for AcceptError {
             None => Self::Left,
             Some(Error::AlertReceived(alert)) if is_about_certificates(alert) => Self::Untrusted(alert),
             Some(error @ (Error::NoCertificatesPresented | Error::InvalidCertificate(_))) => Self::ClientCertificate(error),
+            Some(error @ Error::PeerIncompatible(_)) => Self::Incompatible(error),
             Some(error) => Self::Handshake(error),
         }
     }

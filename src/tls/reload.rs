@@ -92,3 +92,7 @@ pub(super) fn signature(files: &ServerTls) -> Signature {
         Some((file.dev(), file.ino(), file.len(), file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()))
     })
 }
+
+#[cfg(test)]
+#[path = "reload_tests.rs"]
+mod tests;

@@ -130,7 +130,10 @@ impl Server {
             tokio::task::yield_now().await;
             accepting
         };
-        let stream = accepting.await?;
+        let stream = accepting.await.map_err(|error| match AcceptError::from(error) {
+            AcceptError::Left => AcceptError::LeftBehindCertificate,
+            other => other,
+        })?;
         Ok(Stream::Server(Box::new(stream)))
     }
 

@@ -4,10 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorContext, Addr, Context, Handler, Message, MessageResult, Recipient};
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, MessageResult, Recipient};
 
 use super::circuit::{NotNow, Report, Ticket, Why};
 use super::circuits::{Change, Circuits, TargetView};
+use super::passage::Passages;
 use super::target::TargetId;
 use crate::config::CircuitBreaker;
 use crate::telemetry::events::{Panicked, UpstreamCircuit};
@@ -52,12 +53,20 @@ pub struct UpstreamBreaker {
     settings: Option<CircuitBreaker>,
     panics: u64,
     tell: Tell,
+    passages: Passages,
 }
 
 impl UpstreamBreaker {
     /// A breaker whose circuits are closed. `settings: None` turns it off: every dial is permitted.
     pub fn new(settings: Option<CircuitBreaker>, targets: Vec<(TargetId, String)>, tell: Tell) -> Self {
-        Self { circuits: Circuits::new(settings, &targets, 0), targets, settings, panics: 0, tell }
+        let circuits = Circuits::new(settings, &targets, 0);
+        Self { circuits, targets, settings, panics: 0, tell, passages: Passages::default() }
+    }
+
+    /// The same breaker, which says in advance what it can, to whoever holds `passages`.
+    pub fn with(self, passages: Passages) -> Self {
+        passages.set_all(self.circuits.all_free(), self.settings.is_none());
+        Self { passages, ..self }
     }
 
     /// Calls the core; a panic there resets it and is answered by nothing.
@@ -68,6 +77,7 @@ impl UpstreamBreaker {
                 self.panics += 1;
                 let closed = catch_unwind(AssertUnwindSafe(|| self.circuits.reset(None))).unwrap_or_default();
                 self.circuits = Circuits::new(self.settings, &self.targets, self.panics * EPOCHS_A_LIFE);
+                self.passages.set_all(self.circuits.all_free(), self.settings.is_none());
                 (self.tell)(Happening::Panicked);
                 self.tell(closed);
                 None
@@ -96,13 +106,22 @@ impl Actor for UpstreamBreaker {
 pub struct Permit {
     /// The target.
     pub target: TargetId,
+    /// A running stream is lost if it takes too long.
+    pub urgent: bool,
 }
 
 /// One permitted dial. Report how it ended; a permit that is dropped counts as neither success nor failure.
 #[derive(Debug)]
 pub struct CircuitPermit {
     target: TargetId,
-    ticket: Option<(Ticket, Recipient<Reported>)>,
+    ticket: Option<(Ticket, Arc<Ear>)>,
+}
+
+/// Where the end of a dial is told.
+#[derive(Debug)]
+struct Ear {
+    breaker: Recipient<Reported>,
+    passages: Passages,
 }
 
 impl CircuitPermit {
@@ -122,10 +141,14 @@ impl CircuitPermit {
     }
 
     fn report(&mut self, report: Report) {
-        if let Some((ticket, breaker)) = self.ticket.take() {
-            // Past the mailbox's bound, but there is one for each permit, and permits come through it.
-            breaker.do_send(Reported { target: self.target, ticket, report });
+        let Some((ticket, ear)) = self.ticket.take() else { return };
+        match report {
+            Report::Failure => ear.passages.failing(),
+            report if ear.passages.needs_no_report(self.target, ticket, report == Report::Success) => return,
+            Report::Success | Report::Neither => {}
         }
+        // Past the mailbox's bound, but there is one for each dial, and dials are bounded.
+        ear.breaker.do_send(Reported { target: self.target, ticket, report });
     }
 }
 
@@ -193,20 +216,18 @@ pub struct Stop;
 impl Handler<Permit> for UpstreamBreaker {
     type Result = Result<CircuitPermit, NotNow>;
 
-    fn handle(&mut self, Permit { target }: Permit, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Permit { target, urgent }: Permit, ctx: &mut Self::Context) -> Self::Result {
         let now = Instant::now();
-        let Some((answer, change)) = self.core(|circuits| circuits.ask(target, now)) else {
+        let Some((answer, change)) =
+            self.core(|circuits| if urgent { circuits.ask_urgently(target, now) } else { circuits.ask(target, now) })
+        else {
             return Err(NotNow { why: Why::Open, retry_after: AFTER_PANIC });
         };
         self.tell(change);
-        let ticket = answer?.map(|ticket| (ticket, self_recipient(ctx)));
-        Ok(CircuitPermit { target, ticket })
+        self.passages.set(target, self.circuits.free(target));
+        let ear = |ticket| (ticket, Arc::new(Ear { breaker: ctx.address().recipient(), passages: self.passages.clone() }));
+        Ok(CircuitPermit { target, ticket: answer?.map(ear) })
     }
-}
-
-fn self_recipient(ctx: &Context<UpstreamBreaker>) -> Recipient<Reported> {
-    use actix::AsyncContext;
-    ctx.address().recipient()
 }
 
 impl Handler<Reported> for UpstreamBreaker {
@@ -215,6 +236,10 @@ impl Handler<Reported> for UpstreamBreaker {
     fn handle(&mut self, Reported { target, ticket, report }: Reported, _: &mut Self::Context) {
         let now = Instant::now();
         let change = self.core(|circuits| circuits.report(target, ticket, report, now));
+        self.passages.set(target, self.circuits.free(target));
+        if report == Report::Failure {
+            self.passages.judged();
+        }
         self.tell(change.flatten());
     }
 }
@@ -234,6 +259,7 @@ impl Handler<Reset> for UpstreamBreaker {
 
     fn handle(&mut self, Reset { target }: Reset, _: &mut Self::Context) {
         let changes = self.core(|circuits| circuits.reset(target)).unwrap_or_default();
+        self.passages.set_all(self.circuits.all_free(), self.settings.is_none());
         self.tell(changes);
     }
 }
@@ -246,6 +272,7 @@ impl Handler<Configure> for UpstreamBreaker {
         self.targets = targets;
         let targets = self.targets.clone();
         self.core(|circuits| circuits.configure(settings, &targets));
+        self.passages.set_all(self.circuits.all_free(), self.settings.is_none());
     }
 }
 
@@ -270,13 +297,21 @@ impl Handler<Stop> for UpstreamBreaker {
 #[derive(Clone)]
 pub struct Breaker {
     actor: Addr<UpstreamBreaker>,
+    ear: Arc<Ear>,
     waits: Option<Waits>,
 }
 
 impl Breaker {
     /// A handle on a running breaker.
     pub fn new(actor: Addr<UpstreamBreaker>) -> Self {
-        Self { actor, waits: None }
+        let ear = Arc::new(Ear { breaker: actor.clone().recipient(), passages: Passages::default() });
+        Self { actor, ear, waits: None }
+    }
+
+    /// The same handle, which asks only where the breaker has not said so in advance, by [`UpstreamBreaker::with`].
+    pub fn with(self, passages: Passages) -> Self {
+        let ear = Arc::new(Ear { breaker: self.actor.clone().recipient(), passages });
+        Self { ear, ..self }
     }
 
     /// The same handle, which times its questions.
@@ -284,12 +319,31 @@ impl Breaker {
         Self { waits: Some(metrics.waits("breaker")), ..self }
     }
 
-    /// Asks to dial `target`. Where the actor is gone every dial is permitted: streams matter more than the breaker.
+    /// Asks to dial `target`, without a question where the answer is known. Where the actor is gone every dial is permitted: streams matter more than the breaker.
     ///
     /// # Errors
     /// [`NotNow`] says why, and when to ask again.
     pub async fn permit(&self, target: TargetId) -> Result<CircuitPermit, NotNow> {
-        let answer = Waits::time(self.waits.as_ref(), self.actor.send(Permit { target })).await;
+        self.ask(Permit { target, urgent: false }).await
+    }
+
+    /// The same for one who has a running stream to lose: an open circuit lets one of them through each second.
+    ///
+    /// # Errors
+    /// As [`Self::permit`].
+    pub async fn permit_urgently(&self, target: TargetId) -> Result<CircuitPermit, NotNow> {
+        self.ask(Permit { target, urgent: true }).await
+    }
+
+    async fn ask(&self, question: Permit) -> Result<CircuitPermit, NotNow> {
+        let (passages, target) = (&self.ear.passages, question.target);
+        if passages.is_off() {
+            return Ok(CircuitPermit { target, ticket: None });
+        }
+        if let Some(ticket) = passages.pass(target) {
+            return Ok(CircuitPermit { target, ticket: Some((ticket, Arc::clone(&self.ear))) });
+        }
+        let answer = Waits::time(self.waits.as_ref(), self.actor.send(question)).await;
         answer.unwrap_or(Ok(CircuitPermit { target, ticket: None }))
     }
 

@@ -131,3 +131,54 @@ fn what_happens_is_counted() {
     assert_eq!(value("rtmp_relay_circuit_state", "rtmp://h:1935/live"), 2.0);
     assert_eq!(value("rtmp_relay_panics_total", "breaker"), 1.0);
 }
+
+/// A breaker that says in advance what it can.
+fn start_open_handed(settings: Option<CircuitBreaker>) -> Breaker {
+    let passages = Passages::default();
+    let breaker = UpstreamBreaker::new(settings, vec![(TARGET, "x".into())], Arc::new(|_| ())).with(passages.clone());
+    Breaker::new(breaker.start()).with(passages)
+}
+
+/// The answer, where none had to be waited for.
+fn at_once(breaker: &Breaker) -> Option<CircuitPermit> {
+    futures_util::FutureExt::now_or_never(breaker.permit(TARGET)).and_then(Result::ok)
+}
+
+#[actix::test]
+async fn while_all_is_well_nobody_asks_and_nobody_tells() {
+    let breaker = start_open_handed(settings(Duration::from_secs(60)));
+    let permits: Vec<_> = (0..3000).map(|_| at_once(&breaker).expect("nothing to ask")).collect();
+    permits.into_iter().for_each(CircuitPermit::success);
+    at_once(&breaker).expect("nothing to ask").success();
+    let off = start_open_handed(None);
+    at_once(&off).expect("nothing to ask").failure();
+    at_once(&off).expect("no failure counts").failure();
+}
+
+#[actix::test]
+async fn behind_a_failure_the_breaker_is_asked_until_it_has_judged_it() {
+    let breaker = start_open_handed(settings(Duration::from_secs(60)));
+    let (first, second, third) = (at_once(&breaker), at_once(&breaker), at_once(&breaker));
+    first.expect("closed").failure();
+    assert!(at_once(&breaker).is_none(), "the failure is under way");
+    assert_eq!(state(&breaker).await, CircuitState::Closed);
+    // One failure and a success are none in a row.
+    second.expect("closed").success();
+    third.expect("closed").failure();
+    assert_eq!(state(&breaker).await, CircuitState::Closed);
+    at_once(&breaker).expect("closed, and judged").failure();
+    let refused = breaker.permit(TARGET).await.expect_err("two in a row");
+    assert_eq!(refused.why, Why::Open);
+    assert!(at_once(&breaker).is_none(), "an open circuit is always asked");
+}
+
+#[actix::test]
+async fn a_circuit_that_was_reset_passes_again_without_a_question() {
+    let breaker = start_open_handed(settings(Duration::from_secs(60)));
+    open(&breaker).await;
+    assert!(at_once(&breaker).is_none());
+    breaker.actor().send(Reset { target: None }).await.expect("alive");
+    at_once(&breaker).expect("closed").failure();
+    breaker.actor().send(Panic).await.expect("it survives");
+    at_once(&breaker).expect("closed behind a panic too").success();
+}

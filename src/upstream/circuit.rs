@@ -10,6 +10,8 @@ const PROBE_POLL: Duration = Duration::from_millis(250);
 const RAMP_POLL: Duration = Duration::from_millis(50);
 /// As many dials as this at a time end the careful time after an outage.
 const RAMP_END: u32 = 64;
+/// How often an open circuit lets one through who has a running stream to lose.
+const URGENT_EVERY: Duration = Duration::from_secs(1);
 /// Longest time a circuit stays open, whatever is asked for: keeps the clock's arithmetic within its range.
 const MAX_OPEN: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -111,19 +113,20 @@ pub struct View {
 #[derive(Debug, Clone, Copy)]
 enum Inner {
     /// `ramp`: how many dials at a time, while that is bounded.
-    Closed {
-        failures: u32,
-        ramp: Option<u32>,
-    },
+    Closed { failures: u32, ramp: Option<u32> },
     Open {
         failures: u32,
         opened: Instant,
+        /// The last failure.
+        since: Instant,
         until: Instant,
     },
     HalfOpen {
         failures: u32,
         opened: Instant,
         successes: u32,
+        /// Until when it would be open, had nobody been in a hurry.
+        until: Instant,
     },
 }
 
@@ -162,12 +165,26 @@ impl Circuit {
     /// # Errors
     /// [`NotNow`] says when to ask again.
     pub fn ask(&mut self, now: Instant) -> (Result<Ticket, NotNow>, Option<Transition>) {
+        self.ask_from(now, Duration::MAX)
+    }
+
+    /// The same for one who has a running stream to lose: an open circuit lets one of them through each second. If that fails, the
+    /// others wait no longer than they would have.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn ask_urgently(&mut self, now: Instant) -> (Result<Ticket, NotNow>, Option<Transition>) {
+        self.ask_from(now, URGENT_EVERY)
+    }
+
+    fn ask_from(&mut self, now: Instant, patience: Duration) -> (Result<Ticket, NotNow>, Option<Transition>) {
         let mut transition = None;
-        if let Inner::Open { failures, opened, until } = self.inner {
-            if now < until {
-                return (Err(NotNow { why: Why::Open, retry_after: until - now }), None);
+        if let Inner::Open { failures, opened, since, until } = self.inner {
+            let open_for = (until - since).min(patience).saturating_sub(now.saturating_duration_since(since));
+            if !open_for.is_zero() {
+                return (Err(NotNow { why: Why::Open, retry_after: open_for }), None);
             }
-            transition = Some(self.enter(Inner::HalfOpen { failures, opened, successes: 0 }));
+            transition = Some(self.enter(Inner::HalfOpen { failures, opened, successes: 0, until }));
         }
         let full = match self.inner {
             Inner::HalfOpen { .. } if self.out > 0 => Some(NotNow { why: Why::Probing, retry_after: PROBE_POLL }),
@@ -196,6 +213,14 @@ impl Circuit {
         }
     }
 
+    /// The ticket that every dial would get, where none would be refused, and whether the last one that counted was a success.
+    pub(super) fn free(&self) -> Option<(Ticket, bool)> {
+        match self.inner {
+            Inner::Closed { failures, ramp: None } => Some((Ticket { epoch: self.epoch }, failures == 0)),
+            Inner::Closed { .. } | Inner::Open { .. } | Inner::HalfOpen { .. } => None,
+        }
+    }
+
     /// Closes the circuit, whatever it was.
     pub fn reset(&mut self) -> Option<Transition> {
         let closed = Inner::Closed { failures: 0, ramp: None };
@@ -211,7 +236,7 @@ impl Circuit {
         let since = |then: Instant| Some(now.saturating_duration_since(then));
         match self.inner {
             Inner::Closed { failures, .. } => View { state: self.state(), failures, opened_for: None, retry_in: None },
-            Inner::Open { failures, opened, until } => {
+            Inner::Open { failures, opened, until, .. } => {
                 let retry_in = Some(until.saturating_duration_since(now));
                 View { state: self.state(), failures, opened_for: since(opened), retry_in }
             }
@@ -232,8 +257,8 @@ impl Circuit {
             Inner::HalfOpen { successes, .. } if successes + 1 >= self.settings.success_threshold => {
                 Some(self.enter(Inner::Closed { failures: 0, ramp: Some(1) }))
             }
-            Inner::HalfOpen { failures, opened, successes } => {
-                self.inner = Inner::HalfOpen { failures, opened, successes: successes + 1 };
+            Inner::HalfOpen { failures, opened, successes, until } => {
+                self.inner = Inner::HalfOpen { failures, opened, successes: successes + 1, until };
                 None
             }
             Inner::Open { .. } => None,
@@ -241,17 +266,18 @@ impl Circuit {
     }
 
     fn fail(&mut self, now: Instant) -> Option<Transition> {
-        let until = now + self.settings.reset_timeout.min(MAX_OPEN);
+        let reset = now + self.settings.reset_timeout.min(MAX_OPEN);
         match self.inner {
             Inner::Closed { failures, .. } if failures + 1 >= self.settings.max_failures => {
-                Some(self.enter(Inner::Open { failures: failures + 1, opened: now, until }))
+                Some(self.enter(Inner::Open { failures: failures + 1, opened: now, since: now, until: reset }))
             }
             Inner::Closed { failures, ramp } => {
                 self.inner = Inner::Closed { failures: failures + 1, ramp };
                 None
             }
-            Inner::HalfOpen { failures, opened, .. } => {
-                Some(self.enter(Inner::Open { failures: failures.saturating_add(1), opened, until }))
+            Inner::HalfOpen { failures, opened, until, .. } => {
+                let until = if until > now { until } else { reset };
+                Some(self.enter(Inner::Open { failures: failures.saturating_add(1), opened, since: now, until }))
             }
             Inner::Open { .. } => None,
         }

@@ -253,3 +253,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn one_in_a_hurry_probes_an_open_circuit_each_second_and_makes_nobody_wait_longer() {
+    let now = Instant::now();
+    let mut circuit = opened(now);
+    let second = Duration::from_secs(1);
+    assert_eq!(circuit.ask_urgently(now).0.expect_err("just opened").retry_after, second);
+    let later = now + second;
+    let (probe, transition) = circuit.ask_urgently(later);
+    assert_eq!(transition.map(|t| t.to), Some(CircuitState::HalfOpen));
+    assert_eq!(circuit.ask_urgently(later).0.expect_err("one probe").why, Why::Probing);
+    let failed = circuit.report(probe.expect("the probe"), Report::Failure, later).expect("a change");
+    assert_eq!((failed.to, failed.failures), (CircuitState::Open, 4));
+    assert_eq!(circuit.ask(later).0.expect_err("open").retry_after, AFTER - second, "as if nobody had tried");
+    assert_eq!(circuit.ask_urgently(later).0.expect_err("open").retry_after, second);
+    // Behind that time a failure opens it for the whole time again, whoever it was.
+    let over = now + AFTER;
+    let probe = circuit.ask_urgently(over).0.expect("the probe");
+    circuit.report(probe, Report::Failure, over);
+    assert_eq!(circuit.ask(over).0.expect_err("open").retry_after, AFTER);
+    // Success closes it for everybody.
+    let later = over + second;
+    for _ in 0..SETTINGS.success_threshold {
+        let probe = circuit.ask_urgently(later).0.expect("the probe");
+        circuit.report(probe, Report::Success, later);
+    }
+    assert!(circuit.ask(later).0.is_ok());
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::circuit::{Circuit, NotNow, Report, Ticket, Transition, View};
+use super::passage::Free;
 use super::target::TargetId;
 use crate::config::CircuitBreaker;
 
@@ -74,10 +75,23 @@ impl Circuits {
     /// Asks to dial. A target without a circuit (the breaker is off, or a reload took it away) is permitted without a
     /// ticket.
     pub(super) fn ask(&mut self, target: TargetId, now: Instant) -> (Result<Option<Ticket>, NotNow>, Option<Change>) {
+        self.ask_with(target, |circuit| circuit.ask(now))
+    }
+
+    /// The same for one who has a running stream to lose, see [`Circuit::ask_urgently`].
+    pub(super) fn ask_urgently(&mut self, target: TargetId, now: Instant) -> (Result<Option<Ticket>, NotNow>, Option<Change>) {
+        self.ask_with(target, |circuit| circuit.ask_urgently(now))
+    }
+
+    fn ask_with(
+        &mut self,
+        target: TargetId,
+        ask: impl FnOnce(&mut Circuit) -> (Result<Ticket, NotNow>, Option<Transition>),
+    ) -> (Result<Option<Ticket>, NotNow>, Option<Change>) {
         let Some((label, circuit)) = self.circuits.get_mut(&target) else {
             return (Ok(None), None);
         };
-        let (answer, transition) = circuit.ask(now);
+        let (answer, transition) = ask(circuit);
         (answer.map(Some), transition.map(|transition| Change { target, label: label.clone(), transition }))
     }
 
@@ -96,6 +110,16 @@ impl Circuits {
                 circuit.reset().map(|transition| Change { target, label: label.clone(), transition })
             })
             .collect()
+    }
+
+    /// What can be said of a target in advance.
+    pub(super) fn free(&self, target: TargetId) -> Option<Free> {
+        self.circuits.get(&target).and_then(|(_, circuit)| circuit.free()).map(|(ticket, well)| Free { ticket, well })
+    }
+
+    /// The same of all.
+    pub(super) fn all_free(&self) -> BTreeMap<TargetId, Free> {
+        self.circuits.keys().filter_map(|target| Some((*target, self.free(*target)?))).collect()
     }
 
     /// What they look like at `now`.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::announce::announce;
@@ -190,18 +190,38 @@ impl Connected {
 #[derive(Clone)]
 pub struct Dialer {
     shared: Arc<Shared>,
+    urgent: bool,
+}
+
+/// Who dials one target.
+#[derive(Clone)]
+struct Queue {
+    slots: Arc<Semaphore>,
+    /// Whoever is in no hurry waits for a slot one at a time, so that of them at most one stands before those who are.
+    patient: Arc<Semaphore>,
 }
 
 struct Shared {
     settings: DialSettings,
     resolver: Resolver,
     /// One a target; as many as have been dialled, which the configuration bounds.
-    queues: Mutex<HashMap<TargetId, Arc<Semaphore>>>,
+    queues: Mutex<HashMap<TargetId, Queue>>,
 }
 
 /// An address that the guard has judged: nothing else can be connected to.
 #[derive(Debug, Clone, Copy)]
 struct Judged(SocketAddr);
+
+impl Queue {
+    fn new(max_dialing: usize) -> Self {
+        Self { slots: Arc::new(Semaphore::new(max_dialing.max(1))), patient: Arc::new(Semaphore::new(1)) }
+    }
+
+    async fn slot(self, urgent: bool) -> Result<OwnedSemaphorePermit, AcquireError> {
+        let _first = if urgent { None } else { Some(self.patient.acquire().await?) };
+        self.slots.acquire_owned().await
+    }
+}
 
 impl Dialer {
     /// A dialer that asks the system's resolver.
@@ -211,7 +231,13 @@ impl Dialer {
 
     /// A dialer that asks `resolver`.
     pub fn with(settings: DialSettings, resolver: Resolver) -> Self {
-        Self { shared: Arc::new(Shared { settings, resolver, queues: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { settings, resolver, queues: Mutex::default() }), urgent: false }
+    }
+
+    /// The same dialer for those who go before others in the queues.
+    #[must_use]
+    pub fn urgent(&self) -> Self {
+        Self { urgent: true, ..self.clone() }
     }
 
     /// Opens a connection to `target` on the relay's own behalf, to see whether somebody is there.
@@ -264,11 +290,11 @@ impl Dialer {
         let Shared { settings, queues, .. } = &*self.shared;
         let queue = {
             let mut queues = queues.lock().unwrap_or_else(PoisonError::into_inner);
-            queues.entry(target).or_insert_with(|| Arc::new(Semaphore::new(settings.max_dialing.max(1)))).clone()
+            queues.entry(target).or_insert_with(|| Queue::new(settings.max_dialing)).clone()
         };
-        match timeout(settings.queue_timeout, queue.acquire_owned()).await {
+        match timeout(settings.queue_timeout, queue.slot(self.urgent)).await {
             Ok(Ok(slot)) => Ok(slot),
-            // The semaphore is never closed; a closed one would be a full one.
+            // The semaphores are never closed; a closed one would be a full one.
             Ok(Err(_)) | Err(_) => Err(DialError::Queue(settings.queue_timeout)),
         }
     }

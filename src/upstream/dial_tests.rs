@@ -197,3 +197,23 @@ async fn a_thousand_dials_to_an_origin_with_a_short_backlog_all_arrive() {
     assert!(ends.iter().all(Result::is_ok), "{:?}", ends.iter().find(|end| end.is_err()));
     origin.await.expect("all were accepted");
 }
+
+#[tokio::test]
+async fn whoever_is_in_a_hurry_waits_for_at_most_one_who_is_not() {
+    use futures_util::FutureExt;
+
+    let queue = Queue::new(1);
+    let first = queue.clone().slot(false).now_or_never().expect("nobody is before it").expect("open");
+    let [mut second, mut third] = [(); 2].map(|()| Box::pin(queue.clone().slot(false)));
+    assert!(second.as_mut().now_or_never().is_none() && third.as_mut().now_or_never().is_none());
+    let mut hurried = Box::pin(queue.clone().slot(true));
+    assert!(hurried.as_mut().now_or_never().is_none());
+    drop(first);
+    let second = second.now_or_never().expect("it came first").expect("open");
+    assert!(third.as_mut().now_or_never().is_none());
+    drop(second);
+    let hurried = hurried.now_or_never().expect("it goes before the third").expect("open");
+    assert!(third.as_mut().now_or_never().is_none());
+    drop(hurried);
+    assert!(third.now_or_never().is_some());
+}

@@ -114,6 +114,7 @@ pub struct Seek {
     candidates: Vec<Arc<Target>>,
     /// The client's connection, for upstreams that want to know.
     ends: Option<Ends>,
+    urgent: bool,
     walk: Walk,
     last: Option<DialError>,
 }
@@ -136,13 +137,22 @@ impl Seek {
         let began = Instant::now();
         let order: Vec<TargetId> = candidates.iter().map(|target| target.id).collect();
         let walk = Walk::new(means.retry, &order, began);
-        Self { means, began, candidates, ends: None, walk, last: None }
+        Self { means, began, candidates, ends: None, urgent: false, walk, last: None }
     }
 
     /// The same on behalf of the client with these ends.
     #[must_use]
     pub fn for_client(self, ends: Ends) -> Self {
         Self { ends: Some(ends), ..self }
+    }
+
+    /// The same for a stream that runs and has lost its upstream: it goes before others in the queue of dials, and an open circuit
+    /// lets one such through each second.
+    #[must_use]
+    pub fn urgent(mut self) -> Self {
+        self.urgent = true;
+        self.means.dialer = self.means.dialer.urgent();
+        self
     }
 
     /// Who is to be tried, in order.
@@ -275,7 +285,9 @@ impl Seek {
         for id in self.walk.untried() {
             let Some(target) = self.candidates.iter().find(|target| target.id == id) else { continue };
             let Some(load) = self.means.loads.take(id) else { continue };
-            match self.means.breaker.permit(id).await {
+            let breaker = &self.means.breaker;
+            let answer = if self.urgent { breaker.permit_urgently(id).await } else { breaker.permit(id).await };
+            match answer {
                 Ok(permit) => return Ready::Permitted { target: Arc::clone(target), permit, load },
                 Err(not_now) => {
                     let sooner = |known: &NotNow| known.retry_after <= not_now.retry_after;

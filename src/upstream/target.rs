@@ -108,6 +108,63 @@ impl Target {
     }
 }
 
+/// An RTSP URL, taken apart. `Debug` shows the origin only: path and query may hold the upstream's key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Location {
+    /// `rtsp://host[:port]`.
+    pub origin: Vec<u8>,
+    /// Without the `/` before it.
+    pub path: Vec<u8>,
+    /// Without the `?` before it.
+    pub query: Vec<u8>,
+}
+
+impl std::fmt::Debug for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Location({})", String::from_utf8_lossy(&self.origin))
+    }
+}
+
+impl Target {
+    /// Where an RTSP upstream has the stream of a client that asked for `name`, whose token is already out. The rules are those of
+    /// [`Target::address`]; in an RTSP URL app and stream are one path, and all arguments stand behind it.
+    ///
+    /// # Errors
+    /// [`TargetError`], with text for the client.
+    pub fn locate(&self, name: &StreamName, forward: &ForwardQuery) -> Result<Location, TargetError> {
+        let identity = name.identity()?;
+        let whole = |app: Vec<u8>, stream: Vec<u8>| Identity { app, stream }.joined();
+        let (path, mut query) = match &self.url.fixed {
+            Fixed::Nothing if identity.stream.is_empty() => return Err(TargetError::MissingStream),
+            Fixed::Nothing => (identity.joined(), Query::default()),
+            Fixed::App(_) if identity.stream.is_empty() => return Err(TargetError::MissingStream),
+            Fixed::App(app) => {
+                let app = fill(app, &identity)?;
+                (whole(app.path, identity.stream), app.query)
+            }
+            Fixed::Both { app, stream } => {
+                let (app, stream) = (fill(app, &identity)?, fill(stream, &identity)?);
+                let mut query = app.query;
+                query.extend(&stream.query);
+                (whole(app.path, stream.path), query)
+            }
+        };
+        let fixed = query.clone();
+        for part in [&name.app.query, &name.stream.query] {
+            let mut client = part.clone();
+            client.retain(|key| forwards(forward, key) && !fixes(&fixed, key));
+            query.extend(&client);
+        }
+        let query = Part { path: Vec::new(), query }.to_bytes();
+        let query = query.strip_prefix(b"?").unwrap_or_default().to_vec();
+        let origin = self.url.origin().into_bytes();
+        if origin.len() + path.len() + query.len() > MAX_NAME {
+            return Err(TargetError::TooLong);
+        }
+        Ok(Location { origin, path, query })
+    }
+}
+
 fn own_split(name: &StreamName, identity: &Identity) -> Result<(Part, Part), TargetError> {
     if name.app.path.is_empty() {
         return Err(TargetError::MissingApp);

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::target::Family;
 use super::template::Template;
+use super::userinfo::Userinfo;
 use crate::tls::ServerName;
 
 /// Longest URL, in bytes.
@@ -94,6 +95,9 @@ pub enum UrlError {
     /// `user@` or `user:password@`.
     #[error("a user name and password in an upstream URL are not in this version: remove what stands before the '@'")]
     Credentials,
+    /// An escape in user name or password that is no text.
+    #[error("the user name or password holds an escape that is no text: percent-encode UTF-8")]
+    Userinfo,
     /// Nothing between `://` and the path.
     #[error("the host is missing: expected rtmp://host[:port][/app[/stream]]")]
     NoHost,
@@ -176,6 +180,7 @@ pub(super) enum Fixed {
 #[derive(Clone, PartialEq, Eq)]
 pub struct UpstreamUrl {
     scheme: Scheme,
+    login: Option<Userinfo>,
     host: Host,
     port: u16,
     pub(super) fixed: Fixed,
@@ -202,15 +207,17 @@ impl UpstreamUrl {
         if authority.contains(['{', '}']) {
             return Err(UrlError::PlaceholderPlace);
         }
-        if authority.contains('@') {
-            return Err(UrlError::Credentials);
-        }
+        let (login, authority) = match authority.rsplit_once('@') {
+            Some(_) if scheme.family() == Family::Rtmp => return Err(UrlError::Credentials),
+            Some((userinfo, rest)) => (Some(Userinfo::parse(userinfo).ok_or(UrlError::Userinfo)?), rest),
+            None => (None, authority),
+        };
         let (host, port) = parse_authority(authority)?;
         let port = port.unwrap_or(scheme.default_port());
         if scheme.is_private() && host.server_name().is_none() {
             return Err(UrlError::Host("no certificate can be for it: a part of the name begins or ends with '-'"));
         }
-        Ok(Self { scheme, host, port, fixed: parse_path(path)? })
+        Ok(Self { scheme, login, host, port, fixed: parse_path(path)? })
     }
 
     /// How it is spoken to.
@@ -221,6 +228,16 @@ impl UpstreamUrl {
     /// What the scheme speaks.
     pub fn family(&self) -> Family {
         self.scheme.family()
+    }
+
+    /// Whether the app is not left to the client.
+    pub fn fixes_app(&self) -> bool {
+        !matches!(self.fixed, Fixed::Nothing)
+    }
+
+    /// What the relay shows of itself where the upstream asks.
+    pub fn login(&self) -> Option<&Userinfo> {
+        self.login.as_ref()
     }
 
     /// The host.
@@ -242,7 +259,7 @@ impl UpstreamUrl {
         }
     }
 
-    /// `scheme://host[:port]` as it begins a tcUrl: the usual port is left out.
+    /// `scheme://host[:port]` as it begins a tcUrl or a request's URL: the usual port is left out.
     pub(super) fn origin(&self) -> String {
         let Self { scheme, host, port, .. } = self;
         if *port == scheme.default_port() { format!("{scheme}://{host}") } else { format!("{scheme}://{host}:{port}") }
@@ -263,9 +280,9 @@ fn parse_scheme(scheme: &str) -> Result<Scheme, UrlError> {
         return Err(UrlError::PlaceholderPlace);
     }
     let known = [Scheme::Rtmp, Scheme::Rtmps, Scheme::Rtsp, Scheme::Rtsps];
-    let flash = || FLASH.into_iter().find(|flash| scheme.eq_ignore_ascii_case(flash));
-    let wrong = || flash().map_or(UrlError::Scheme, UrlError::Flash);
-    known.into_iter().find(|known| scheme.eq_ignore_ascii_case(known.as_str())).ok_or_else(wrong)
+    let same = |name: &str| scheme.eq_ignore_ascii_case(name);
+    let flash = || FLASH.into_iter().find(|flash| same(flash)).map_or(UrlError::Scheme, UrlError::Flash);
+    known.into_iter().find(|known| same(known.as_str())).ok_or_else(flash)
 }
 
 /// The host, and the port where one is written.

@@ -49,6 +49,13 @@ pub fn played(sent: &[Tag], received: &[Tag], tail: u32) -> Result<(), String> {
     Ok(())
 }
 
+/// What an origin got that died in the middle: how the stream begins, without a gap.
+pub fn begins(sent: &[Tag], recorded: &[Tag]) -> Result<(), String> {
+    same_headers(sent, recorded)?;
+    let offset = time_offset(sent, recorded)?;
+    run(&frames(sent), &frames(recorded), offset)
+}
+
 fn of_kind(tags: &[Tag], kind: Kind) -> Vec<&Tag> {
     frames(tags).into_iter().filter(|tag| tag.kind == kind && !tag.is_end_of_sequence()).collect()
 }
@@ -98,7 +105,7 @@ fn find(sent: &[&Tag], first: &Tag, offset: i64) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{PLAYER_TAIL, identical, played};
+    use super::{PLAYER_TAIL, begins, identical, played};
     use crate::clip;
     use crate::flv::{self, Kind, Tag};
 
@@ -179,6 +186,17 @@ mod tests {
         assert_eq!(played(&sent, &late, 0), Ok(()));
         played(&sent, &sent[150..], 0).expect_err("the headers are missing");
         identical(&sent, &late).expect_err("the beginning is missing");
+    }
+
+    #[test]
+    fn a_beginning_has_no_gap_and_no_change() {
+        let sent = sent();
+        let half = sent[..sent.len() / 2].to_vec();
+        assert_eq!(begins(&sent, &half), Ok(()));
+        let mut damaged = half.clone();
+        damaged.remove(100);
+        begins(&sent, &damaged).expect_err("one is missing");
+        begins(&sent, &sent[150..]).expect_err("the beginning is missing");
     }
 
     #[test]

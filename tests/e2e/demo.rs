@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use crate::flv::{self, Tag};
 use crate::http;
 use crate::process::{Running, workdir};
+use crate::relay::Relay;
 use crate::wait::{CLIP, SOON, wait_for, wait_until};
 
 /// A demonstration on free ports.
@@ -82,4 +83,39 @@ fn a_port_that_is_taken_is_said_with_the_option_that_changes_it() {
         let said = demo.process.output();
         assert!(said.contains(&taken.0) && said.contains(option), "{said}");
     }
+}
+
+#[test]
+fn its_parts_run_as_programs_of_their_own_and_a_probe_tells_whether_the_relay_is_well() {
+    let dir = workdir("parts");
+    let part = |name: &str, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
+        Running::start(name, command.args(arguments), dir.path())
+    };
+    let origin = part("origin", &["demo", "origin", "--listen", "127.0.0.1:0"]);
+    let address = wait_for("the origin says where it listens", SOON, || {
+        Some(origin.output().strip_prefix("The origin listens on ")?.trim_end().strip_suffix('.')?.to_owned())
+    });
+    let mut relay = Relay::to(&address);
+    let mut publisher = part("publisher", &["demo", "publisher", &format!("rtmp://{}/live/demo", relay.address())]);
+    wait_until("the test stream passes", SOON, || {
+        relay.metric("rtmp_relay_bytes_total{direction=\"upstream\"}").is_some_and(|bytes| bytes > 100_000.0)
+    });
+    assert_eq!(publisher.output(), "The test stream is being published.\n");
+    let http = relay.http().to_owned();
+    let probe = |path: &str| {
+        let mut probe = part("probe", &["health", &format!("http://{http}{path}")]);
+        (probe.finish(SOON).code(), probe.output())
+    };
+    let (code, said) = probe("");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("\"status\":\"ok\""), "{said}");
+    assert_eq!(probe("/ready").0, Some(0));
+    let (code, said) = probe("/nothing");
+    assert!(code == Some(1) && said.contains("answers 404"), "{said}");
+    publisher.kill();
+    relay.wait_for_active(0);
+    relay.shut_down(CLIP);
+    let (code, said) = probe("/health");
+    assert!(code == Some(1) && said.contains("does not answer"), "{said}");
 }

@@ -1,7 +1,11 @@
 #!/bin/bash
 # Installs what the tests need and what is missing here: rustfmt and clippy through rustup, the programs of the
-# end-to-end tests through apt. Where it may not or cannot install, it says exactly what to install, and fails.
+# end-to-end tests through apt. With "bench" instead what the benchmarks compare with, with "callgrind" what counts
+# instructions. Where it may not or cannot install, it says exactly what to install, and fails.
 set -euo pipefail
+
+purpose=${1:-tests}
+declare -A called=([tests]="end-to-end tests" [bench]="benchmarks" [callgrind]="instruction counts")
 
 # Ordinary users have no sbin in their path; nginx is there.
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
@@ -22,19 +26,41 @@ has_rtmp_module() {
     nginx -V 2>&1 | grep -q 'nginx-rtmp-module'
 }
 
+has_stream_module() {
+    [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || nginx -V 2>&1 | grep -Eq -- '--with-stream( |$)'
+}
+
 look() {
     missing=()
+    case $purpose in
+        bench)
+            need haproxy HAProxy command -v haproxy
+            need nginx nginx command -v nginx
+            need libnginx-mod-stream "nginx's stream module" has_stream_module
+            need libnginx-mod-rtmp "nginx's RTMP module" has_rtmp_module
+            return ;;
+        callgrind)
+            need valgrind valgrind command -v valgrind
+            return ;;
+    esac
     need ffmpeg ffmpeg command -v ffmpeg
     need nginx nginx command -v nginx
     need haproxy haproxy command -v haproxy
     need libnginx-mod-rtmp "nginx's RTMP module" has_rtmp_module
     need rtmpdump rtmpdump command -v rtmpdump
+    need prometheus prometheus command -v prometheus
+    need prometheus promtool command -v promtool
     need gstreamer1.0-tools gst-launch-1.0 command -v gst-launch-1.0
     need gstreamer1.0-tools gst-inspect-1.0 command -v gst-inspect-1.0
     local element
-    for element in flvdemux flvmux aacparse; do
+    for element in flvdemux flvmux aacparse rtspsrc rtph264pay alawenc; do
         need gstreamer1.0-plugins-good "$element" gst-inspect-1.0 --exists "$element"
     done
+    need gstreamer1.0-plugins-ugly x264enc gst-inspect-1.0 --exists x264enc
+    need gstreamer1.0-rtsp rtspclientsink gst-inspect-1.0 --exists rtspclientsink
+    # For the system's own Python, whichever else is in the path.
+    need python3-gi "Python's GObject" /usr/bin/python3 -c 'import gi'
+    need gir1.2-gst-rtsp-server-1.0 gst-rtsp-server /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")'
     for element in h264parse rtmp2sink rtmp2src rtmpsink; do
         need gstreamer1.0-plugins-bad "$element" gst-inspect-1.0 --exists "$element"
     done
@@ -54,7 +80,7 @@ rust_tools() {
 
 complain() {   # complain REASON
     {
-        echo "The end-to-end tests need programs that are not here:"
+        echo "The ${called[$purpose]} need programs that are not here:"
         local package
         for package in "${!missing[@]}"; do echo "  ${missing[$package]}  (Debian and Ubuntu package: $package)"; done
         echo "$1 Please install them:"
@@ -63,7 +89,7 @@ complain() {   # complain REASON
     exit 1
 }
 
-# The tests start an nginx and a haproxy of their own: those that the packages would start as services are not wanted.
+# The tests start servers of their own: what the packages would start as services is not wanted.
 keep_services_down() {
     policy=/usr/sbin/policy-rc.d
     if [ -e "$policy" ]; then return 0; fi
@@ -81,13 +107,13 @@ install() {
         root=(sudo -n)
     fi
     local packages=("${!missing[@]}")
-    echo "Installing what the end-to-end tests need: ${packages[*]}"
+    echo "Installing what the ${called[$purpose]} need: ${packages[*]}"
     keep_services_down
     local apt=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120)
     "${apt[@]}" update || echo "apt-get update failed; trying with the lists that are here" >&2
     "${apt[@]}" install -y --no-install-recommends "${packages[@]}" || complain "apt-get could not install them."
     local service
-    for service in nginx haproxy; do
+    for service in nginx haproxy prometheus; do
         if [[ " ${packages[*]} " == *" $service "* ]] && command -v systemctl >/dev/null; then
             # Nor is it wanted after the next boot.
             "${root[@]}" systemctl disable "$service" >/dev/null 2>&1 || true
@@ -105,8 +131,10 @@ cargo_deny() {
     fi
 }
 
-rust_tools
-cargo_deny
+if [ "$purpose" = tests ]; then
+    rust_tools
+    cargo_deny
+fi
 look
 if [ ${#missing[@]} -gt 0 ]; then
     install

@@ -48,7 +48,7 @@ fn killed_clients_leave_nothing_behind() {
 #[test]
 fn a_killed_origin_ends_its_clients_and_leaves_nothing_behind() {
     let mut origin = Nginx::start(&NginxOptions::default());
-    let route = Route::to(&origin);
+    let route = Route::to_mortal(&origin);
     let before = route.relay().map(Relay::descriptors);
     let (mut publishers, mut players) = everyone(&route, &origin);
     origin.kill();
@@ -112,7 +112,7 @@ fn clients_are_told_when_there_is_no_origin() {
 fn librtmp_stops_soon_after_the_origin_does() {
     // It does not read while it sends: only a reset stops it, and it must not send into nothing for ever.
     let mut origin = Nginx::start(&NginxOptions::default());
-    let route = Route::to(&origin);
+    let route = Route::to_mortal(&origin);
     let mut publisher = Publisher::start(Sender::RtmpSink, &route.url("cam"), Take::live());
     origin.wait_for_clients("cam", 1);
     origin.kill();

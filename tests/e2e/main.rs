@@ -5,6 +5,8 @@
 //! here is judged by the relay's own protocol code: recordings are read by the small reader in `flv` and compared in
 //! `compare`.
 //!
+//! Over RTSP they are ffmpeg, rtspclientsink and rtspsrc, and the origin is gst-rtsp-server.
+//!
 //! Not here: parsing, arithmetic, hostile bytes and limits (unit tests and `tests/it`).
 //!
 //! Three rules: free ports only; wait for a condition with a deadline, never for a time; what a peer said is printed when
@@ -18,15 +20,18 @@ mod compare;
 mod demo;
 mod embedded;
 mod endings;
+mod failover;
 mod flv;
 mod hour;
 mod http;
 mod matrix;
+mod monitoring;
 mod peers;
 mod process;
 mod quiet;
 mod relay;
 mod route;
+mod rtsp;
 mod tap;
 mod timestamps;
 mod tokens;

@@ -3,9 +3,13 @@
 mod haproxy;
 mod nginx;
 mod player;
+mod prometheus;
 mod publisher;
+mod rtsp_origin;
 
 pub use haproxy::{HAPROXY, Haproxy};
 pub use nginx::{Nginx, NginxOptions};
 pub use player::{Player, Receiver};
+pub use prometheus::Prometheus;
 pub use publisher::{Publisher, Sender, Take};
+pub use rtsp_origin::RtspOrigin;

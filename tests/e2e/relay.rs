@@ -44,7 +44,7 @@ impl Relay {
     }
 
     /// Starts one, and waits until it says where it listens.
-    fn configured(upstreams: Value, more: Value) -> Self {
+    pub fn configured(upstreams: Value, more: Value) -> Self {
         let dir = workdir("relay");
         let mut config = json!({
             "listen_addr": "127.0.0.1:0",
@@ -77,6 +77,11 @@ impl Relay {
     /// `host:port` for encoders and players.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// `host:port` of /status and /metrics.
+    pub fn http(&self) -> &str {
+        &self.http
     }
 
     /// What /status says.

@@ -1,6 +1,7 @@
 //! Which way do the streams take? Through the relay, or past it when the harness itself is checked.
 
 use ::relay::origin::Origin;
+use serde_json::json;
 
 use crate::peers::Nginx;
 use crate::relay::Relay;
@@ -18,6 +19,14 @@ impl Route {
             return Self::past_the_relay(origin);
         }
         Self::through(Relay::to(&origin.address()))
+    }
+
+    /// The same through a relay that keeps no publisher whose origin has died.
+    pub fn to_mortal(origin: &Nginx) -> Self {
+        if direct() {
+            return Self::past_the_relay(origin);
+        }
+        Self::through(Relay::start(&origin.address(), json!({ "publish_hold": { "enabled": false } })))
     }
 
     /// The same to the origin that is embedded in the relay's own library.

@@ -84,6 +84,13 @@ fn properties(entries: &[(String, Amf)], out: &mut Vec<u8>) {
     out.extend([0, 0, 9]);
 }
 
+/// Values one behind the other, as in a data message.
+pub(crate) fn values(values: &[Amf]) -> Vec<u8> {
+    let mut out = Vec::new();
+    values.iter().for_each(|value| value.encode(&mut out));
+    out
+}
+
 /// The payload of a command.
 pub(crate) fn command(name: &str, transaction: f64, args: &[Amf]) -> Vec<u8> {
     let mut out = Vec::new();

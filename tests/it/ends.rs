@@ -111,8 +111,8 @@ fn a_publisher_that_dies_inside_a_message_leaves_the_origin_with_a_stream_that_j
 }
 
 #[test]
-fn a_publisher_whose_origin_closes_is_told_and_then_reset_if_it_will_not_stop() {
-    let scene = Scene::new(json!({}));
+fn a_publisher_that_is_not_held_is_told_that_its_origin_closed_and_then_reset_if_it_will_not_stop() {
+    let scene = Scene::new(json!({ "publish_hold": { "enabled": false } }));
     let mut client = Client::publishing(&scene.relay, "live", "cam");
     frames(&mut client, 2);
     let line = scene.origin.line_of("cam");
@@ -187,7 +187,7 @@ fn a_player_that_was_sent_half_a_message_is_reset_when_the_rest_will_never_come(
 
 #[test]
 fn an_origin_that_resets_is_a_fault_of_the_origin() {
-    let scene = Scene::new(json!({}));
+    let scene = Scene::new(json!({ "publish_hold": { "enabled": false } }));
     let mut client = Client::publishing(&scene.relay, "live", "cam");
     let line = scene.origin.line_of("cam");
     line.reset();
@@ -201,7 +201,8 @@ fn an_origin_that_resets_is_a_fault_of_the_origin() {
 
 #[test]
 fn an_origin_that_takes_nothing_more_is_given_up_after_the_write_timeout() {
-    let scene = Scene::new(json!({ "write_timeout": "1s", "tcp": { "send_buffer": 65536 } }));
+    let more = json!({ "write_timeout": "1s", "tcp": { "send_buffer": 65536 }, "publish_hold": { "enabled": false } });
+    let scene = Scene::new(more);
     let mut client = Client::publishing(&scene.relay, "live", "cam");
     let line = scene.origin.line_of("cam");
     line.ear.stop_listening();

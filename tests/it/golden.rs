@@ -1,9 +1,6 @@
 //! Real clients and nginx-rtmp, replayed from recordings through a running relay: what one side said, the other hears, save the
 //! names, the token, and the two results that the relay gives itself.
 
-use std::fs;
-use std::path::Path;
-
 use serde_json::json;
 
 use crate::amf::Amf;
@@ -11,38 +8,10 @@ use crate::client::Client;
 use crate::ear::HANDSHAKE;
 use crate::origin::{Origin, Script};
 use crate::parser::{Message, Parser, kind};
+use crate::recording::{Recording, recordings};
 use crate::relay::Relay;
 
 const TOKEN: &str = "abc";
-
-struct Recording {
-    name: String,
-    /// With their handshakes.
-    client: Vec<u8>,
-    server: Vec<u8>,
-}
-
-fn recordings() -> Vec<Recording> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let paths = fs::read_dir(folder).expect("the folder is there").map(|entry| entry.expect("an entry").path());
-    let mut found: Vec<_> = paths.filter(|path| path.extension().is_some_and(|e| e == "jsonl")).collect();
-    found.sort();
-    assert!(found.len() >= 12, "the recordings are there");
-    found.iter().map(|path| recording(path)).collect()
-}
-
-fn recording(path: &Path) -> Recording {
-    let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-    let (mut client, mut server) = (Vec::new(), Vec::new());
-    for line in fs::read_to_string(path).expect("a text").lines() {
-        let (_, side, hex): (f64, String, String) = serde_json::from_str(line).expect("a segment");
-        if hex != "FIN" {
-            let bytes = (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).expect("hex"));
-            if side == "C" { client.extend(bytes) } else { server.extend(bytes) }
-        }
-    }
-    Recording { name, client, server }
-}
 
 /// The whole messages; recordings may end inside one.
 fn whole(stream: &[u8]) -> Vec<Message> {
@@ -113,7 +82,9 @@ fn replay(recording: &Recording, pieces: &[usize]) {
     let origin = Origin::new(Script { replay: Some(cut(server)), ..Script::default() });
     // Some were recorded without a token.
     let auth = contains(client, b"token");
-    let relay = Relay::with(&origin.url(""), json!({ "security": { "auth_enabled": auth, "auth_tokens": [TOKEN] } }));
+    // Each publishes the same stream, and comes before the last one's end was noticed.
+    let more = json!({ "publish_takeover": "always", "security": { "auth_enabled": auth, "auth_tokens": [TOKEN] } });
+    let relay = Relay::with(&origin.url(""), more);
     let tc_url = origin.url(&format!("/{}", app(&said)));
     for (number, piece) in pieces.iter().enumerate() {
         let context = format!("{name} in pieces of {piece}");

@@ -214,8 +214,8 @@ fn a_load_balancer_s_checks_are_no_sessions_and_no_errors() {
 fn a_proxy_s_own_connection_is_judged_by_its_socket() {
     let origin = Origin::willing();
     let relay = Relay::with(&origin.url(""), trusting(json!({})));
-    for header in [LOCAL, UNKNOWN] {
-        let client = publishing_as(&relay, header, "cam");
+    for (header, stream) in [(LOCAL, "one"), (UNKNOWN, "two")] {
+        let client = publishing_as(&relay, header, stream);
         client.started();
         assert_eq!(relay.row(client.address())["proxy"], Value::Null);
     }
@@ -286,7 +286,7 @@ fn an_upstream_that_asks_for_it_is_told_whose_connection_it_is() {
         let (first, _socket) = upstream.first(want.len() + 1);
         assert_eq!((&first[..want.len()], first[want.len()]), (&want[..], 3), "the header, then C0");
         // A client that came by itself, over its own socket.
-        let direct = publishing_as(&relay, UNKNOWN, "cam");
+        let direct = publishing_as(&relay, UNKNOWN, "another");
         let line = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n", direct.address().port(), relay.address.port());
         if version == "v1" {
             let (first, _socket) = upstream.first(line.len());

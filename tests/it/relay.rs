@@ -28,6 +28,9 @@ pub(crate) fn configured(upstream: &str, more: Value) -> Value {
         "security": { "upstream_allowed_networks": ["127.0.0.0/8"] },
         "log": { "format": "json", "level": "debug" },
     });
+    if more.get("upstreams").is_some() {
+        config.as_object_mut().expect("an object").remove("upstream");
+    }
     merge(&mut config, more);
     config
 }

@@ -1,6 +1,5 @@
 //! The test stream: the clip, over and over, published through the relay in real time.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -29,7 +28,8 @@ const PIECE: usize = 4096;
 /// Where it publishes.
 #[derive(Debug)]
 pub(super) struct Destination {
-    pub(super) addr: SocketAddr,
+    /// `host:port`.
+    pub(super) at: String,
     pub(super) app: String,
     /// With the token.
     pub(super) stream: String,
@@ -46,9 +46,9 @@ pub(super) async fn run(clip: Clip, to: Destination, trouble: watch::Sender<Opti
 }
 
 async fn publish(clip: &Clip, to: &Destination, trouble: &watch::Sender<Option<String>>) -> anyhow::Result<()> {
-    let mut socket = TcpStream::connect(to.addr).await?;
+    let mut socket = TcpStream::connect(&to.at).await?;
     socket.set_nodelay(true)?;
-    let script = script(Action::Publish, &to.addr.to_string(), &to.app, &to.stream);
+    let script = script(Action::Publish, &to.at, &to.app, &to.stream);
     let mut session = ClientSession::new(script, STREAM_ID, &mut |bytes| rand::fill(bytes));
     timeout(PREFACE, ask(&mut socket, &mut session)).await??;
     trouble.send_replace(None);

@@ -25,15 +25,15 @@ pub(in crate::config) struct RawUpstream {
     #[serde(default)]
     #[schemars(range(max = 1000000))]
     pub(in crate::config) max_connections: u64,
-    /// Whether its connections begin with a PROXY header that says whose they are, in version 1 (text) or 2 (binary). It must expect one.
-    #[serde(default)]
-    pub(in crate::config) proxy_protocol: ProxyProtocol,
     /// As upstream_tls.ca_file, for this upstream alone. "": that one applies.
     #[serde(default)]
     pub(in crate::config) ca_file: String,
     /// Whether this upstream's certificate is not checked at all: whoever stands in between may then read and change its streams.
     #[serde(default)]
     pub(in crate::config) insecure_skip_verify: bool,
+    /// Whether its connections begin with a PROXY header that says whose they are, in version 1 (text) or 2 (binary). It must expect one.
+    #[serde(default)]
+    pub(in crate::config) proxy_protocol: ProxyProtocol,
 }
 
 fn one() -> u64 {

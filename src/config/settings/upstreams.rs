@@ -19,26 +19,26 @@ pub struct Upstream {
     pub backup: bool,
     /// Sessions that this relay may have there at the same time; `None` sets no limit.
     pub max_connections: Option<u32>,
-    /// What its connections begin with.
-    pub proxy_protocol: ProxyProtocol,
     /// Authorities for its certificate; `None`: [`Config::upstream_ca_file`](super::Config::upstream_ca_file).
     pub ca_file: Option<PathBuf>,
     /// Whether its certificate is not checked.
     pub insecure_skip_verify: bool,
+    /// What its connections begin with.
+    pub proxy_protocol: ProxyProtocol,
 }
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, name, weight, backup, max_connections, proxy_protocol, ca_file, insecure_skip_verify } = self;
+        let Self { url: _, name, weight, backup, max_connections, ca_file, insecure_skip_verify, proxy_protocol } = self;
         f.debug_struct("Upstream")
             .field("url", &"(hidden)")
             .field("name", name)
             .field("weight", weight)
             .field("backup", backup)
             .field("max_connections", max_connections)
-            .field("proxy_protocol", proxy_protocol)
             .field("ca_file", ca_file)
             .field("insecure_skip_verify", insecure_skip_verify)
+            .field("proxy_protocol", proxy_protocol)
             .finish()
     }
 }

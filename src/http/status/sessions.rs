@@ -64,6 +64,7 @@ pub(super) struct Row {
     started_at: String,
     duration_seconds: f64,
     quiet_seconds: f64,
+    holds: u64,
     to_upstream: Passed,
     to_client: Passed,
 }
@@ -107,6 +108,7 @@ impl Row {
             started_at: rfc3339(cell.started_at),
             duration_seconds: seconds(clocks.now.saturating_duration_since(cell.started)),
             quiet_seconds: seconds(cell.quiet_for(clocks.now)),
+            holds: cell.holds.get(),
             to_upstream: Passed::of(&cell.to_upstream),
             to_client: Passed::of(&cell.to_client),
         }

@@ -24,6 +24,8 @@ pub struct Reader {
     partial_bytes: usize,
     chunks_left: Option<u32>,
     max_partial: usize,
+    /// What does not fit is left out, and no error.
+    skips: bool,
 }
 
 impl Reader {
@@ -35,7 +37,25 @@ impl Reader {
             partial_bytes: 0,
             chunks_left: Some(MAX_CHUNKS),
             max_partial: MAX_PARTIAL,
+            skips: false,
         }
+    }
+
+    /// Goes on in the middle of a stream of media, with what has come of unfinished messages. Those that are not in `partial`
+    /// are left out, and so is what would make more than `max_partial` bytes of unfinished messages.
+    pub fn resume((tracker, partial): (Tracker, Vec<(usize, Vec<u8>)>), max_partial: usize) -> Self {
+        let partial_bytes = partial.iter().map(|(_, p)| p.len()).sum();
+        Self { tracker, partial, partial_bytes, chunks_left: None, max_partial, skips: true }
+    }
+
+    /// The sender's chunk size, bytes.
+    pub fn chunk_size(&self) -> u32 {
+        self.tracker.chunk_size()
+    }
+
+    /// Bytes of unfinished messages in hand.
+    pub fn partial_bytes(&self) -> usize {
+        self.partial_bytes
     }
 
     /// Lifts the bounds to those of media, for an endpoint that keeps whole messages (the demo's origin): messages to
@@ -64,7 +84,7 @@ impl Reader {
                         self.partial.push((slot, Vec::new()));
                     }
                 }
-                Step::Payload { slot, length, last } => {
+                Step::Payload { slot, length, last, .. } => {
                     let bytes = &input[at..at + length];
                     at += length;
                     if let Some(payload) = self.collect(slot, bytes, last)? {
@@ -99,6 +119,11 @@ impl Reader {
         }
         self.partial_bytes += bytes.len();
         if self.partial_bytes > self.max_partial {
+            if self.skips {
+                self.partial.swap_remove(at);
+                self.partial_bytes = self.partial.iter().map(|(_, p)| p.len()).sum();
+                return Ok(None);
+            }
             return Err(ChunkError::TooMuchPartial(self.max_partial));
         }
         Ok(None)

@@ -8,10 +8,16 @@
 //! Commands, Set Chunk Size and window sizes are withheld until they are whole and shown to a [`Filter`]; other messages overtake nothing:
 //! a withheld message is written where its last byte stood.
 //!
-//! Invariant: the chunk size towards the receiver is the sender's, up to [`MAX_FORWARD_CHUNK`].
+//! Invariant: the chunk size towards the receiver is the sender's, up to [`MAX_FORWARD_CHUNK`]. Only a stream of small messages can be
+//! cut anew instead ([`Joiner::cut_anew`]), so that its receiver hears nothing of another sender's chunk size.
+
+mod withheld;
+
+pub(super) use withheld::clamped_chunk_size;
 
 use super::chunk::{MAX_PARTIAL, Seen, Written, write_continuation, write_header, write_payload};
-use super::command::{event, kind};
+use super::command::kind;
+use super::keep::Keep;
 use super::tracker::{ChunkError, Header, Limits, Step, Tracker};
 
 /// Largest chunk size that is passed on; nginx-rtmp ignores a larger one and loses its place. A longer message then ends the
@@ -91,6 +97,8 @@ enum Mode {
     /// The header was written anew; continuation chunks carry this extended timestamp, or none.
     Promoted(Option<u32>),
     Withheld,
+    /// The receiver never hears of it.
+    Skipped,
 }
 
 #[derive(Debug)]
@@ -112,7 +120,8 @@ pub struct StreamIds {
 /// How to go on in the middle: the sender's state, and what the receiver has seen so far.
 #[derive(Debug)]
 pub struct Start {
-    /// The sender's chunk stream, and its unfinished messages with what has come of them.
+    /// The sender's chunk stream, and its unfinished messages with what has come of them; one that is missing there is not
+    /// passed on.
     pub sender: (Tracker, Vec<(usize, Vec<u8>)>),
     /// The last header on each chunk stream that the receiver has had.
     pub seen: Vec<Seen>,
@@ -134,8 +143,21 @@ pub struct Joiner {
     chunk_size: u32,
     media: u64,
     key_frames: u64,
-    /// A message has begun and nothing of its payload has been seen.
-    front: bool,
+    keep: Option<Box<Keep>>,
+    /// Media is left out until a message comes that the stream can begin with.
+    awaits_begin: bool,
+    cuts_anew: bool,
+    /// Most bytes of withheld messages, and of one that the stream might begin with.
+    max_partial: usize,
+}
+
+/// What is left of a sender when its receiver is gone.
+#[derive(Debug)]
+pub struct Sender {
+    /// Its chunk stream, and the unfinished messages of which the receiver had nothing.
+    pub sender: (Tracker, Vec<(usize, Vec<u8>)>),
+    /// What is kept of the stream, where anything was to be.
+    pub keep: Option<Box<Keep>>,
 }
 
 impl Joiner {
@@ -151,14 +173,57 @@ impl Joiner {
             chunk_size,
             media: 0,
             key_frames: 0,
-            front: false,
             withheld: Vec::new(),
+            keep: None,
+            awaits_begin: false,
+            cuts_anew: false,
+            max_partial: MAX_PARTIAL,
         };
+        let unfinished: Vec<usize> = joiner.tracker.unfinished().map(|(slot, _)| slot).collect();
+        for slot in unfinished {
+            joiner.lane(slot).mode = Mode::Skipped;
+        }
         for (slot, payload) in withheld {
             joiner.lane(slot).mode = Mode::Withheld;
             joiner.withheld.push((slot, payload));
         }
         joiner
+    }
+
+    /// From now on what lasts is kept, so that another receiver can be found in the place of this one.
+    pub fn keep(&mut self, keep: Box<Keep>) {
+        self.keep = Some(keep);
+    }
+
+    /// The receiver has been told what is kept, and no media yet, unless `begun`: then media is left out until a message comes that
+    /// the stream can begin with. A message of up to `longest` bytes may be in hand for it.
+    pub fn resume(&mut self, begun: bool, longest: usize) {
+        self.awaits_begin = !begun;
+        self.max_partial = MAX_PARTIAL.saturating_add(longest);
+    }
+
+    /// All messages, of at most [`MAX_WITHHELD`] bytes each, are joined and cut anew to the chunk size that the receiver knows; it
+    /// hears nothing of the sender's.
+    pub fn cut_anew(&mut self) {
+        self.cuts_anew = true;
+    }
+
+    /// What is kept, where anything was to be.
+    pub fn kept(&self) -> Option<&Keep> {
+        self.keep.as_deref()
+    }
+
+    /// The chunk size that the receiver expects, bytes.
+    pub fn chunk_size(&self) -> u32 {
+        self.chunk_size
+    }
+
+    /// Lets go of the receiver.
+    pub fn into_sender(self) -> Sender {
+        let Self { tracker, mut withheld, mut keep, .. } = self;
+        withheld.extend(keep.iter_mut().flat_map(|keep| keep.take_unfinished()));
+        withheld.retain(|(slot, _)| tracker.unfinished().any(|(i, _)| i == *slot));
+        Sender { sender: (tracker, withheld), keep }
     }
 
     /// Audio, video and data messages that have passed whole.
@@ -183,7 +248,8 @@ impl Joiner {
 
     /// Whether no message is half-sent. Of one that is withheld nothing has been.
     pub fn at_message_boundary(&self) -> bool {
-        self.tracker.unfinished().all(|(slot, _)| self.lanes.get(slot).is_some_and(|lane| matches!(lane.mode, Mode::Withheld)))
+        let unsent = |lane: &Lane| matches!(lane.mode, Mode::Withheld | Mode::Skipped);
+        self.tracker.unfinished().all(|(slot, _)| self.lanes.get(slot).is_some_and(unsent))
     }
 
     /// Follows `input` and says in `out` (which must be new) what goes on in its place. Returns how many bytes were taken; the
@@ -197,7 +263,6 @@ impl Joiner {
             match self.tracker.next(&input[at..])? {
                 Step::NeedMore => return Ok(at),
                 Step::Header { slot, length, first } => {
-                    self.front = first;
                     if first {
                         self.start(slot, &input[..at + length], at, out)?;
                     } else {
@@ -205,15 +270,21 @@ impl Joiner {
                     }
                     at += length;
                 }
-                Step::Payload { slot, length, last } => {
-                    if std::mem::take(&mut self.front) && self.tracker.header(slot).kind == kind::VIDEO {
+                Step::Payload { slot, length, front, last } => {
+                    if front && self.tracker.header(slot).kind == kind::VIDEO {
                         self.key_frames += u64::from(input[at..at + length].first().is_some_and(is_key_frame));
                     }
-                    if let Mode::Withheld = self.lane(slot).mode {
-                        self.collect(slot, &input[at..at + length], last, filter, out)?;
-                    } else {
-                        out.put(input, at, at + length);
-                        self.media += u64::from(last && is_media(self.tracker.header(slot).kind));
+                    match self.lane(slot).mode {
+                        Mode::Withheld => self.collect(slot, &input[at..at + length], last, filter, out)?,
+                        Mode::Skipped => drop(out.differ()),
+                        Mode::Verbatim | Mode::Promoted(_) => {
+                            let header = self.tracker.header(slot);
+                            if let Some(keep) = &mut self.keep {
+                                keep.passes(slot, header, &input[at..at + length], front, last);
+                            }
+                            out.put(input, at, at + length);
+                            self.media += u64::from(last && is_media(header.kind));
+                        }
                     }
                     at += length;
                     if last && self.tracker.open() == 0 && !out.diverged {
@@ -261,8 +332,14 @@ impl Joiner {
     fn start(&mut self, slot: usize, input: &[u8], at: usize, out: &mut Outgoing) -> Result<(), JoinError> {
         let header = *self.tracker.header(slot);
         if self.is_withheld(header.kind) {
+            if self.may_begin_with(header.kind) && header.length as usize > self.max_partial {
+                self.lane(slot).mode = Mode::Skipped;
+                self.lane(slot).clean = false;
+                out.differ();
+                return Ok(());
+            }
             self.lane(slot).mode = Mode::Withheld;
-            if header.length > MAX_WITHHELD {
+            if header.length > MAX_WITHHELD && !self.may_begin_with(header.kind) {
                 return Err(JoinError::LongCommand(header.length));
             }
             self.withheld.retain(|(s, _)| *s != slot);
@@ -294,7 +371,7 @@ impl Joiner {
                 let csid = self.tracker.header(slot).csid;
                 write_continuation(out.differ(), csid, extended);
             }
-            Mode::Withheld => {
+            Mode::Withheld | Mode::Skipped => {
                 out.differ();
             }
         }
@@ -303,6 +380,13 @@ impl Joiner {
     fn is_withheld(&self, kind: u8) -> bool {
         matches!(kind, kind::COMMAND | kind::COMMAND_AMF3 | kind::SET_CHUNK_SIZE | kind::WINDOW_ACK_SIZE)
             || (kind == kind::USER_CONTROL && self.stream_ids.is_some())
+            || self.cuts_anew
+            || self.may_begin_with(kind)
+    }
+
+    /// Whether such a message is waited for.
+    fn may_begin_with(&self, kind: u8) -> bool {
+        self.awaits_begin && is_media(kind)
     }
 
     /// Decides how the message that just started on `slot` is headed, when its payload is `length` bytes long: `None` as the
@@ -335,80 +419,6 @@ impl Joiner {
             (false, false) => Written { fmt: 0, time: timestamp, seen },
         })
     }
-
-    fn collect(
-        &mut self,
-        slot: usize,
-        bytes: &[u8],
-        last: bool,
-        filter: &mut dyn Filter,
-        out: &mut Outgoing,
-    ) -> Result<(), JoinError> {
-        out.differ();
-        let Some(at) = self.withheld.iter().position(|(s, _)| *s == slot) else { return Ok(()) };
-        self.withheld[at].1.extend_from_slice(bytes);
-        if !last {
-            let bytes: usize = self.withheld.iter().map(|(_, p)| p.len()).sum();
-            return if bytes > MAX_PARTIAL { Err(ChunkError::TooMuchPartial(MAX_PARTIAL).into()) } else { Ok(()) };
-        }
-        let (_, payload) = self.withheld.swap_remove(at);
-        let header = *self.tracker.header(slot);
-        let verdict = match header.kind {
-            kind::SET_CHUNK_SIZE => Verdict::Replace(clamped_chunk_size(&payload)),
-            kind::USER_CONTROL => Verdict::Replace(self.mapped_user_control(&payload)),
-            _ => filter.message(&header, &payload),
-        };
-        self.media += u64::from(is_media(header.kind));
-        match verdict {
-            Verdict::Drop => self.lane(slot).clean = false,
-            Verdict::End => return Err(JoinError::Ended),
-            Verdict::Pass => self.emit(slot, &payload, out.differ()),
-            Verdict::Replace(payload) => self.emit(slot, &payload, out.differ()),
-        }
-        if header.kind == kind::SET_CHUNK_SIZE {
-            self.chunk_size = self.tracker.chunk_size().min(MAX_FORWARD_CHUNK);
-        }
-        Ok(())
-    }
-
-    /// Writes a message that was withheld.
-    fn emit(&mut self, slot: usize, payload: &[u8], out: &mut Vec<u8>) {
-        let header = *self.tracker.header(slot);
-        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        let written = match self.plan(slot, length) {
-            Some(written) => written,
-            None => {
-                let fmt = header.fmt.min(2);
-                let time = if fmt == 0 { header.timestamp } else { header.delta };
-                let stream_id = self.mapped(header.stream_id);
-                let seen = Seen { csid: header.csid, timestamp: header.timestamp, length, kind: header.kind, stream_id };
-                Written { fmt, time, seen }
-            }
-        };
-        if header.fmt == 3 || header.extended != written.extended() {
-            self.lane(slot).clean = false;
-        }
-        write_header(out, &written);
-        write_payload(out, &written, self.chunk_size, payload);
-    }
-
-    fn mapped_user_control(&self, payload: &[u8]) -> Vec<u8> {
-        let mut mapped = payload.to_vec();
-        let about_stream = payload.first_chunk::<2>().is_some_and(|e| {
-            matches!(
-                u16::from_be_bytes(*e),
-                event::STREAM_BEGIN
-                    | event::STREAM_EOF
-                    | event::STREAM_DRY
-                    | event::SET_BUFFER_LENGTH
-                    | event::STREAM_IS_RECORDED
-            )
-        });
-        if let (true, Some(id)) = (about_stream, payload.get(2..6).and_then(<[u8]>::first_chunk::<4>)) {
-            mapped[2..6].copy_from_slice(&self.mapped(u32::from_be_bytes(*id)).to_be_bytes());
-        }
-        mapped
-    }
 }
 
 fn is_media(kind: u8) -> bool {
@@ -420,14 +430,4 @@ fn is_media(kind: u8) -> bool {
 fn is_key_frame(first: &u8) -> bool {
     const KEY: u8 = 1;
     first >> 4 & 0b111 == KEY
-}
-
-/// The payload of a Set Chunk Size as it is passed on. The tracker has refused 0 and fewer than 4 bytes before.
-pub(super) fn clamped_chunk_size(payload: &[u8]) -> Vec<u8> {
-    let mut out = payload.to_vec();
-    if let Some(bytes) = payload.first_chunk::<4>() {
-        let size = (u32::from_be_bytes(*bytes) & 0x7FFF_FFFF).min(MAX_FORWARD_CHUNK);
-        out[..4].copy_from_slice(&size.to_be_bytes());
-    }
-    out
 }

@@ -76,6 +76,11 @@ impl Renamer {
         self.names.stream = stream;
     }
 
+    /// The stream's name as the upstream knows it.
+    pub fn stream(&self) -> &[u8] {
+        &self.names.stream
+    }
+
     /// The other way round: puts the client's stream name where the upstream speaks of its own, which may be its stream key.
     pub fn unname(&self, text: &str) -> String {
         let upstream = String::from_utf8_lossy(&self.names.stream);

@@ -47,6 +47,8 @@ pub enum Step {
         slot: usize,
         /// Bytes of payload in front.
         length: usize,
+        /// Whether they are the message's first.
+        front: bool,
         /// Whether the message is complete with them.
         last: bool,
     },
@@ -234,6 +236,7 @@ impl Tracker {
                 *byte = input[at - have];
             }
         }
+        let front = slot.have == 0;
         slot.have += length;
         let last = slot.have == slot.header.length;
         self.current = if length == left { None } else { Some((index, left - length)) };
@@ -243,7 +246,7 @@ impl Tracker {
             self.open -= 1;
             self.control(index)?;
         }
-        Ok(Step::Payload { slot: index, length: length as usize, last })
+        Ok(Step::Payload { slot: index, length: length as usize, front, last })
     }
 
     fn control(&mut self, index: usize) -> Result<(), ChunkError> {

@@ -51,19 +51,28 @@ impl Nginx {
         fs::create_dir(dir.path().join("rec")).expect("a fresh directory takes another");
         let conf = dir.path().join("nginx.conf");
         fs::write(&conf, configuration(dir.path(), rtmp, http, options)).expect("a fresh directory takes a file");
-        let mut command = Command::new(program());
-        command.arg("-p").arg(dir.path()).arg("-c").arg(&conf).arg("-e").arg(dir.path().join("error.log"));
-        let process = Running::start("nginx", &mut command, dir.path());
+        let process = run(dir.path());
         let mut nginx = Nginx { process, rtmp, http, dir };
-        let mine = format!("<pid>{}</pid>", nginx.process.pid());
-        let up = wait_for("nginx answers or gives up", SOON, || match nginx.process.exited() {
+        nginx.comes_up().then_some(nginx)
+    }
+
+    /// Whether it answers, or has given up.
+    fn comes_up(&mut self) -> bool {
+        let mine = format!("<pid>{}</pid>", self.process.pid());
+        let up = wait_for("nginx answers or gives up", SOON, || match self.process.exited() {
             Some(_) => Some(false),
-            None => nginx.stat().contains(&mine).then_some(true),
+            None => self.stat().contains(&mine).then_some(true),
         });
         if !up {
-            eprintln!("nginx: {}", nginx.process.output());
+            eprintln!("nginx: {}", self.process.output());
         }
-        up.then_some(nginx)
+        up
+    }
+
+    /// Starts it again after [`Self::kill`], on its own ports.
+    pub fn restart(&mut self) {
+        self.process = run(self.dir.path());
+        assert!(self.comes_up(), "nginx comes back");
     }
 
     /// `127.0.0.1:port` of its RTMP side.
@@ -141,6 +150,12 @@ impl Nginx {
     pub fn kill(&mut self) {
         self.process.kill();
     }
+}
+
+fn run(dir: &Path) -> Running {
+    let mut command = Command::new(program());
+    command.arg("-p").arg(dir).arg("-c").arg(dir.join("nginx.conf")).arg("-e").arg(dir.join("error.log"));
+    Running::start("nginx", &mut command, dir)
 }
 
 fn free_ports() -> (u16, u16) {
