@@ -13,6 +13,7 @@ mod flow;
 mod hold;
 mod introduce;
 mod life;
+mod login;
 mod opening;
 pub mod outcome;
 mod preface;

@@ -1,15 +1,20 @@
 //! The way in: every question of admission, in the one order in which they are asked.
 
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use actix::{Addr, Recipient};
+use secrecy::ExposeSecret;
 
 use super::auth::Proof;
-use super::rate_limiter::Acquire;
+use super::buckets::Counted;
+use super::challenges::{Challenges, Nonce, Question, Spent};
+use super::rate_limiter::{Acquire, Pass};
 use super::supervisor::{Admit, Kick};
 use super::{
-    AuthError, Authenticator, Expect, Granted, Networks, Permit, Proxies, RateLimiter, Refusal, RefusalTeller, Supervisor, Tally,
+    AuthError, Authenticator, Expect, Granted, Login, Networks, Permit, Proxies, RateLimiter, Refusal, RefusalTeller, Supervisor,
+    Tally,
 };
 use crate::config::Security;
 use crate::protocol::name::{Action, StreamName};
@@ -24,6 +29,9 @@ pub struct Gate {
     tally: Tally,
     teller: RefusalTeller,
     waits: Option<[Waits; 2]>,
+    /// Signs where the operator gave no key.
+    random: [u8; 32],
+    spent: Mutex<Spent>,
 }
 
 /// What a reload may change.
@@ -32,13 +40,16 @@ struct Rules {
     proxies: Arc<Proxies>,
     networks: Arc<Networks>,
     authenticator: Arc<Authenticator>,
+    challenges: Arc<Challenges>,
 }
 
 impl Rules {
-    fn new(security: &Security) -> Result<Self, super::auth::BadGlob> {
+    fn new(security: &Security, random: &[u8]) -> Result<Self, super::auth::BadGlob> {
         let networks = Networks::new(&security.allowed_clients, &security.denied_clients);
         let authenticator = Arc::new(Authenticator::new(security)?);
-        Ok(Self { proxies: Arc::new(Proxies::new(security)), networks: Arc::new(networks), authenticator })
+        let key = security.auth_secret.as_ref().map(|key| key.0.expose_secret().as_bytes());
+        let challenges = Arc::new(Challenges::new(key.unwrap_or(random)));
+        Ok(Self { proxies: Arc::new(Proxies::new(security)), networks: Arc::new(networks), authenticator, challenges })
     }
 }
 
@@ -53,8 +64,10 @@ impl Gate {
         supervisor: Addr<Supervisor>,
         tally: Tally,
     ) -> Result<Self, super::auth::BadGlob> {
-        let rules = RwLock::new(Rules::new(security)?);
-        Ok(Self { rules, rate_limiter, supervisor, tally, teller: RefusalTeller::default(), waits: None })
+        let random: [u8; 32] = rand::random();
+        let rules = RwLock::new(Rules::new(security, &random)?);
+        let (teller, spent) = (RefusalTeller::default(), Mutex::default());
+        Ok(Self { rules, rate_limiter, supervisor, tally, teller, waits: None, random, spent })
     }
 
     /// The same gate, which times its questions to the actors.
@@ -75,20 +88,74 @@ impl Gate {
     pub async fn admit(&self, cell: Arc<SessionCell>, session: Recipient<Kick>) -> Result<Permit, Refusal> {
         let ip = cell.client().ip();
         self.rules().networks.judge(ip).inspect_err(|refusal| self.tally.count(refusal))?;
+        let mut counted = Counted::ByItself;
         if let Some(rate_limiter) = &self.rate_limiter {
             let answer = Waits::time(self.waits.as_ref().map(|[waits, _]| waits), rate_limiter.send(Acquire { ip })).await;
-            answer.unwrap_or_else(|_| Err(self.unavailable()))?;
+            counted = answer.unwrap_or_else(|_| Err(self.unavailable()))?;
         }
         let answer = Waits::time(self.waits.as_ref().map(|[_, waits]| waits), self.supervisor.send(Admit { cell, session }));
-        answer.await.unwrap_or_else(|_| Err(self.unavailable()))
+        let permit = answer.await.unwrap_or_else(|_| Err(self.unavailable()))?;
+        Ok(permit.counted(counted))
     }
 
-    /// Judges the token; see [`Authenticator::authenticate`].
+    /// The client at `ip`, here by `permit`, was asked to come back on so many more connections: together they count once against its rate.
+    /// To be awaited before it is told.
+    pub async fn expect_again(&self, permit: &Permit, ip: IpAddr, connections: u8) {
+        if let Some(rate_limiter) = self.rate_limiter.as_ref().filter(|_| !permit.passed()) {
+            // Where the actor is gone nobody comes in anyway.
+            let _ = rate_limiter.send(Pass { ip, connections }).await;
+        }
+    }
+
+    /// Whether clients must show a token or log in at all.
+    pub fn authenticates(&self) -> bool {
+        self.rules().authenticator.is_enabled()
+    }
+
+    /// Whether to ask a client for user name and password; see [`Authenticator::asks`].
+    pub fn asks(&self, app: &[u8], connect_tokens: &[Vec<u8>]) -> bool {
+        self.rules().authenticator.asks(app, connect_tokens)
+    }
+
+    /// A question for `user` at `ip`, which every relay with the same `auth_secret` knows again.
+    pub fn ask(&self, user: &[u8], ip: IpAddr) -> Question {
+        self.rules().challenges.ask(user, ip, unix_now(), rand::random::<Nonce>())
+    }
+
+    /// Judges the answer `shown` to the question that came back as `opaque`: `expected` makes from its salt and a password what the answer
+    /// must be. No answer is taken twice.
     ///
     /// # Errors
     /// [`Refusal::Auth`], already counted in the tally.
-    pub fn authenticate(&self, action: Action, name: &mut StreamName, connect_tokens: &[Vec<u8>]) -> Result<Granted, Refusal> {
-        let granted = self.rules().authenticator.authenticate(action, name, connect_tokens);
+    pub fn login(
+        &self,
+        (user, ip): (&[u8], IpAddr),
+        opaque: &[u8],
+        shown: &[u8],
+        expected: impl Fn(&str, &str) -> String,
+    ) -> Result<Login, Refusal> {
+        let (rules, now) = (self.rules(), unix_now());
+        let login = || {
+            let answered = rules.challenges.answered(user, ip, now, opaque)?;
+            let login = rules.authenticator.login(user, shown, |password| expected(&answered.salt, password))?;
+            self.spent.lock().unwrap_or_else(PoisonError::into_inner).spend(&answered, now)?;
+            Ok(login)
+        };
+        login().map_err(Refusal::Auth).inspect_err(|refusal| self.tally.count(refusal))
+    }
+
+    /// Judges the token, or the proof; see [`Authenticator::authenticate`].
+    ///
+    /// # Errors
+    /// [`Refusal::Auth`], already counted in the tally.
+    pub fn authenticate(
+        &self,
+        action: Action,
+        name: &mut StreamName,
+        connect_tokens: &[Vec<u8>],
+        proof: Option<Proof<'_>>,
+    ) -> Result<Granted, Refusal> {
+        let granted = self.rules().authenticator.authenticate(action, name, connect_tokens, proof);
         granted.map_err(Refusal::from).inspect_err(|refusal| self.tally.count(refusal))
     }
 
@@ -104,7 +171,7 @@ impl Gate {
         tokens: &[Vec<u8>],
         proof: Option<Proof<'_>>,
     ) -> Result<Granted, Refusal> {
-        let granted = self.rules().authenticator.authenticate_by(action, name, tokens, proof);
+        let granted = self.rules().authenticator.authenticate(action, name, tokens, proof);
         let counts = !matches!(granted, Err(AuthError::Missing));
         granted.map_err(Refusal::from).inspect_err(|refusal| {
             if counts {
@@ -118,7 +185,7 @@ impl Gate {
     /// # Errors
     /// A glob of a token entry that is none.
     pub fn configure(&self, security: &Security) -> Result<(), super::auth::BadGlob> {
-        let rules = Rules::new(security)?;
+        let rules = Rules::new(security, &self.random)?;
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
         Ok(())
     }
@@ -141,6 +208,11 @@ impl Gate {
         self.tally.count(&Refusal::Unavailable);
         Refusal::Unavailable
     }
+}
+
+/// Seconds since 1970; a clock before that is at 0.
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]
@@ -289,7 +361,7 @@ mod tests {
         let security = Security { auth_enabled: true, auth_tokens: vec![entry], ..asks_nothing() };
         let house = House::new(&security, 10, None, None);
         let mut name = StreamName::parse(b"live", b"cam?token=wrong").unwrap();
-        let refusal = house.gate.authenticate(Action::Publish, &mut name, &[]).unwrap_err();
+        let refusal = house.gate.authenticate(Action::Publish, &mut name, &[], None).unwrap_err();
         assert_eq!(refusal.to_string(), "authentication failed: the token is not known");
         assert!(house.gate.tally().read().contains(&("auth", 1)));
     }

@@ -10,7 +10,7 @@ use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
 use super::relay::{failure_code, refusal_code};
 use super::report;
-use crate::admission::{AuthError, Granted};
+use crate::admission::{AuthError, Granted, Login};
 use crate::protocol::name::{Action, Identity, Names, StreamName};
 use crate::protocol::proxy::Ends;
 use crate::protocol::rtmp::replay::Renamer;
@@ -30,6 +30,8 @@ pub(super) struct Asked {
     /// What every room calls the stream by.
     pub(super) identity: Identity,
     pub(super) granted: Granted,
+    /// Who it has proved to be, for what it asks next.
+    pub(super) login: Option<Login>,
 }
 
 /// An upstream that took the publish or play.

@@ -23,6 +23,12 @@ pub(super) fn unauthorised(place: &Place, action: Action, text: &str) {
     place.shared.telemetry.emit(events::AuthFailed { session, client, action: action.as_str(), text });
 }
 
+/// A login that failed, before it is known what for.
+pub(super) fn login_failed(place: &Place, text: &str) {
+    let (session, client) = (place.cell.id, place.cell.client());
+    place.shared.telemetry.emit(events::AuthFailed { session, client, action: "connect", text });
+}
+
 /// What is known once the client is: names as the log may show them.
 pub(super) fn identify(
     place: &Place,

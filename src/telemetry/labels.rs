@@ -169,6 +169,7 @@ const RELAY_ENDS: &[&str] = &[
     "guard",
     "self",
     "refused",
+    "auth_challenge",
     "bad_name",
     NO_ROUTE,
     NO_UPSTREAM_OF_FAMILY,

@@ -24,6 +24,7 @@ mod failover;
 mod flv;
 mod hour;
 mod http;
+mod logins;
 mod matrix;
 mod monitoring;
 mod peers;

@@ -15,6 +15,7 @@ mod hold;
 mod hold_ends;
 mod hostile;
 mod hostile_streams;
+mod logins;
 mod metrics;
 mod origin;
 mod parser;

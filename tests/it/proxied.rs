@@ -304,7 +304,7 @@ fn two_relays_in_a_row_both_know_the_client() {
         let entry = json!([{ "url": format!("rtmp://{}", back.address), "proxy_protocol": version }]);
         let front = Relay::with("", trusting(json!({ "upstream": null, "upstreams": entry })));
         for client in clients {
-            let publisher = publishing_as(&front, &v2(client), "cam");
+            let publisher = publishing_as(&front, &v2(client), &format!("cam-{version}-{}", client.len()));
             publisher.started();
             assert_eq!(back.row(client.parse().expect("an address"))["state"], "relaying");
         }

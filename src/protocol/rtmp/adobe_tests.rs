@@ -86,7 +86,8 @@ fn both_sides_understand_each_other() {
     assert_eq!(asked("[ AccessManager.Reject ] : [ code=403 need auth; authmod=llnw ] : "), None);
     assert_eq!(asked("no such app"), None);
     // Wowza and FMS, as recorded in the sources of clients.
-    let fms = "[ AccessManager.Reject ] : [ authmod=adobe ] : ?reason=needauth&user=u&salt=WB3LpQAA&challenge=vgoAAA==&opaque=vgoAAA==";
+    let fms =
+        "[ AccessManager.Reject ] : [ authmod=adobe ] : ?reason=needauth&user=u&salt=WB3LpQAA&challenge=vgoAAA==&opaque=vgoAAA==";
     let both = |text: &str| Challenge { salt: "WB3LpQAA".into(), challenge: "vgoAAA==".into(), opaque: text.into() };
     assert_eq!(asked(fms), Some(Asked::Proof(both("vgoAAA=="))));
     let bare = fms.split("&opaque").next().expect("a front");
