@@ -8,7 +8,7 @@ TEST_NAMES := $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %
 UNIT_TESTS := $(patsubst %,--test %,$(filter-out e2e,$(TEST_NAMES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lint unit e2e deny audit bench callgrind deps doc
+.PHONY: help run test check fmt lint unit e2e deny audit bench failover callgrind deps doc docker
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,9 +51,15 @@ bench: ## what a live stream costs, beside HAProxy and nginx, an hour; ROWS='gro
 	@./tests/e2e/deps.sh bench
 	$(CARGO) bench --locked --bench load -- $(if $(ROWS),--only '$(ROWS)') $(ARGS)
 
+failover: ## how long a stream is without an origin when its origin dies, a minute; ARGS='--tries 100'
+	$(CARGO) bench --locked --bench failover -- $(ARGS)
+
 callgrind: ## instructions that the wire takes for each operation, exactly (valgrind)
 	@./tests/e2e/deps.sh callgrind
 	$(CARGO) bench --locked --bench callgrind
+
+docker: ## the container image and the compose file with a docker engine, where there is one; builds a release
+	@./tests/e2e/docker.sh
 
 doc: ## the crate's documentation without a warning
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps

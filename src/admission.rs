@@ -24,7 +24,7 @@ pub mod supervisor;
 pub mod takeover;
 mod teller;
 
-pub use auth::{AuthError, Authenticator, Granted, Login, Proof};
+pub use auth::{AuthError, Authenticator, Granted, Login, Proof, TokenId};
 pub use buckets::MAX_KEYS;
 pub use challenges::Question;
 pub use claims::{Claim, Claims, Former, Publisher, Taken};

@@ -21,7 +21,7 @@ SIGTERM or SIGINT lets running streams end for `shutdown_timeout`; a second one 
 
 Exit codes: 0 ended as asked, 1 failed while running, 64 wrong use, 78 wrong configuration.";
 
-/// The front door for live video: relays RTMP publishers and players to an origin.
+/// The front door for live video: relays RTMP and RTSP publishers and players to an origin.
 #[derive(Debug, Parser)]
 #[command(name = "relay", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub(crate) struct Cli {

@@ -16,7 +16,9 @@ mod access;
 mod address;
 mod check;
 mod descriptors;
+mod diff;
 mod doors;
+mod effect;
 mod env;
 mod file;
 mod finding;
@@ -32,12 +34,15 @@ mod tree;
 
 pub use address::{AddressError, ListenAddr};
 pub use descriptors::{FdBudget, RESERVE, fd_budget};
+pub use diff::{Change, View, diff, overridden};
+pub use effect::{Effect, effects};
 pub use env::Env;
 pub use finding::{Finding, Problems};
 pub use schema::{Key, keys, schema};
 pub use settings::*;
 
 use check::{Facts, check, resolve};
+use env::Overlay;
 use file::File;
 use finding::{Origin, place};
 use shape::Shape;
@@ -45,6 +50,9 @@ use tokens::Placed;
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "config.json";
+
+/// The key of a further file.
+const TOKENS_FILE: &str = "security.auth_tokens_file";
 
 /// Largest file that is read: 1 MiB.
 const MAX_FILE: u64 = 1 << 20;
@@ -87,6 +95,71 @@ pub struct Loaded {
     pub source: String,
     /// Keys that came from the environment, each with its variable.
     pub from_environment: std::collections::BTreeMap<String, String>,
+    given: Given,
+}
+
+/// What was given, for comparing with what will be. Holds secrets, and is never printed.
+#[derive(Clone)]
+struct Given {
+    /// The file with the environment's variables over it.
+    whole: Value,
+    /// The file alone.
+    file: Value,
+    /// Directory of the file, which its paths are relative to.
+    base: PathBuf,
+    /// Where the file is; `None` for the environment alone.
+    path: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Given {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+impl Loaded {
+    /// Reads the same place again, under the variables `env`.
+    ///
+    /// # Errors
+    /// As for [`load`].
+    pub fn again(&self, env: &Env, judges: Judges<'_>) -> Result<Self, Problems> {
+        if let Some(path) = &self.given.path {
+            return load(Some(path), env, judges);
+        }
+        let mut given = self.given.clone();
+        given.whole = given.file.clone();
+        let overlay = env::overlay(&mut given.whole, env);
+        judged(&self.source, given, overlay, judges)
+    }
+
+    /// Files that were read and may change.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let tokens = tree::get(&self.given.whole, TOKENS_FILE).and_then(Value::as_str).filter(|path| !path.is_empty());
+        let tokens = tokens.map(|path| resolve(&self.given.base, &self.from_environment, TOKENS_FILE, path));
+        self.given.path.iter().cloned().chain(tokens).collect()
+    }
+
+    /// Everything that was chosen, secrets among it, as bytes to be digested: equal for equal choices.
+    pub fn for_digest(&self) -> Vec<u8> {
+        diff::bytes(self)
+    }
+
+    /// The same with the values that `running` has for these keys: what can be applied where they cannot change.
+    ///
+    /// # Errors
+    /// The two do not go together.
+    pub fn keeping(&self, running: &Self, keys: &[&str], judges: Judges<'_>) -> Result<Self, Problems> {
+        let (mut given, mut origin) = (self.given.clone(), self.from_environment.clone());
+        for key in keys {
+            tree::remove(&mut given.whole, key);
+            origin.remove(*key);
+            if let Some(value) = tree::get(&running.given.whole, key) {
+                tree::set(&mut given.whole, key, value.clone());
+            }
+            origin.extend(running.from_environment.get(*key).map(|variable| ((*key).to_owned(), variable.clone())));
+        }
+        judged(&self.source, given, Overlay { origin, ..Overlay::default() }, judges)
+    }
 }
 
 /// Reads and judges the configuration: the file named, else `config.json` of the working directory, else the environment alone.
@@ -96,9 +169,9 @@ pub fn load(named: Option<&Path>, env: &Env, judges: Judges<'_>) -> Result<Loade
         Some(path) => {
             let source = path.display().to_string();
             let text = read_text(path).map_err(|reason| problem(&source, format!("cannot be read: {reason}")))?;
-            assemble(&source, path.parent().unwrap_or(Path::new("")), &text, env, judges)
+            assemble(&source, Some(path), &text, env, judges)
         }
-        None if env.names_an_upstream() => assemble("the environment", Path::new(""), "{}", env, judges),
+        None if env.names_an_upstream() => assemble("the environment", None, "{}", env, judges),
         None => {
             let text = "no configuration: name a file (relay config.json), put a config.json here, or set the variable UPSTREAM";
             Err(problem("relay", text.into()))
@@ -109,16 +182,24 @@ pub fn load(named: Option<&Path>, env: &Env, judges: Judges<'_>) -> Result<Loade
 /// As [`load`], for a configuration that is at hand as text. The files that it names are not looked at.
 pub fn parse(text: &str, env: &Env, judge: &UpstreamJudge<'_>) -> Result<Loaded, Problems> {
     let judges = Judges { upstream: judge, files: &|_| Vec::new() };
-    assemble("the configuration", Path::new(""), text, env, judges)
+    assemble("the configuration", None, text, env, judges)
 }
 
 fn problem(source: &str, text: String) -> Problems {
     Problems { source: source.to_owned(), errors: vec![Finding { at: String::new(), text }], warnings: Vec::new() }
 }
 
-fn assemble(source: &str, base: &Path, text: &str, env: &Env, judges: Judges<'_>) -> Result<Loaded, Problems> {
-    let mut tree = tree::parse(text).map_err(|reason| problem(source, reason))?;
-    let env::Overlay { origin, mut errors, mut warnings } = env::overlay(&mut tree, env);
+fn assemble(source: &str, path: Option<&Path>, text: &str, env: &Env, judges: Judges<'_>) -> Result<Loaded, Problems> {
+    let file = tree::parse(text).map_err(|reason| problem(source, reason))?;
+    let mut whole = file.clone();
+    let overlay = env::overlay(&mut whole, env);
+    let base = path.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+    judged(source, Given { whole, file, base, path: path.map(Path::to_owned) }, overlay, judges)
+}
+
+fn judged(source: &str, given: Given, overlay: Overlay, judges: Judges<'_>) -> Result<Loaded, Problems> {
+    let Overlay { origin, mut errors, mut warnings } = overlay;
+    let (mut tree, base) = (given.whole.clone(), given.base.as_path());
     let mut shape = Shape::new(&origin);
     shape.walk(schema(), &tree, "", false);
     let mut bad = shape.prune(&mut tree);
@@ -144,7 +225,7 @@ fn assemble(source: &str, base: &Path, text: &str, env: &Env, judges: Judges<'_>
     warnings.extend(checked.warnings);
     let source = source.to_owned();
     if errors.is_empty() {
-        Ok(Loaded { config: checked.config, warnings, source, from_environment: origin })
+        Ok(Loaded { config: checked.config, warnings, source, from_environment: origin, given })
     } else {
         Err(Problems { source, errors, warnings })
     }
@@ -158,7 +239,7 @@ fn deserialize(tree: &Value, origin: &Origin) -> Result<File, Finding> {
 }
 
 fn read_tokens(file: &File, base: &Path, origin: &Origin) -> Result<Vec<Placed>, Vec<Finding>> {
-    const KEY: &str = "security.auth_tokens_file";
+    const KEY: &str = TOKENS_FILE;
     let written = &file.security.auth_tokens_file;
     if written.is_empty() {
         return Ok(Vec::new());

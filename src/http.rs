@@ -22,7 +22,7 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use actix_web_prom::{PrometheusMetrics, PrometheusMetricsBuilder};
 use ipnetwork::IpNetwork;
 
-pub use facts::{BufferFacts, ListenerFacts, Sources, UpstreamFacts};
+pub use facts::{BufferFacts, ConfigFacts, LastReload, ListenerFacts, Sources};
 pub use readiness::{NotReady, Reachable, Readiness};
 
 use crate::tls;
@@ -59,12 +59,18 @@ pub struct HttpError(String);
 pub struct Served {
     address: SocketAddr,
     handle: ServerHandle,
+    door: Door,
 }
 
 impl Served {
     /// The bound address.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Changes the networks that may ask for everything; empty lets everyone.
+    pub fn allow(&self, networks: Vec<IpNetwork>) {
+        self.door.allow(networks);
     }
 
     /// Stops accepting and returns when what was being answered is answered, after 2 s at the latest.
@@ -81,6 +87,7 @@ pub fn serve(listener: TcpListener, settings: &Settings, sources: Sources) -> Re
     let address = listener.local_addr().map_err(|error| HttpError(error.to_string()))?;
     let metrics = metrics(&sources)?;
     let door = Door::new(settings.allowed.clone());
+    let kept = door.clone();
     let private = settings.tls.as_ref().map(|server| server.for_http());
     let (send, receive) = std::sync::mpsc::sync_channel(1);
     let run = move || {
@@ -114,7 +121,7 @@ pub fn serve(listener: TcpListener, settings: &Settings, sources: Sources) -> Re
     let start = |error: String| HttpError(error);
     std::thread::Builder::new().name("relay-http".into()).spawn(run).map_err(|error| start(error.to_string()))?;
     let handle = receive.recv().map_err(|error| start(error.to_string()))?.map_err(start)?;
-    Ok(Served { address, handle })
+    Ok(Served { address, handle, door: kept })
 }
 
 /// Counts requests by path, method and status, all three from bounded sets, and answers /metrics.

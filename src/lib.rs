@@ -1,6 +1,6 @@
 //! `relay`: the front door for live video.
 //!
-//! One daemon between live RTMP clients and an RTMP origin. It decides who may come in, finds an upstream that works, and passes
+//! One daemon between live RTMP and RTSP clients and their origins. It decides who may come in, finds an upstream that works, and passes
 //! the stream on frame by frame. Operators begin with README.md; this page is for who reads the code, and docs/ARCHITECTURE.md
 //! goes further.
 //!
@@ -28,9 +28,9 @@
 //!
 //! | actor | is asked | when it fails |
 //! |---|---|---|
-//! | [`listener::Listener`] | `Pause`, `Resume`, `Stop` | logged; nobody comes in any more |
+//! | [`listener::Listener`] | `Pause`, `Resume`, `Configure`, `Stop` | logged; nobody comes in any more |
 //! | [`session::ConnectionActor`], one a client | `Kick` | that session ends, and gives its place back |
-//! | [`admission::Supervisor`] | `Admit`, `Release`, `Drain`, `KickAll`, `Configure`, `Snapshot` | the process ends: its ledger is the truth |
+//! | [`admission::Supervisor`] | `Admit`, `Release`, `Drain`, `KickAll`, `KickSome`, `Configure`, `Snapshot` | the process ends: its ledger is the truth |
 //! | [`admission::RateLimiter`] | `Acquire`, `Configure`, `Snapshot` | its core begins anew, with full buckets |
 //! | [`upstream::UpstreamBreaker`] | `Permit`, `Reported`, `Reset`, `Configure`, `Snapshot` | its core begins anew, with closed circuits |
 //! | [`telemetry::MetricsCollector`] | `Tick`, `Snapshot` | its core begins anew; totals live elsewhere |

@@ -9,6 +9,6 @@ mod workers;
 
 #[doc(hidden)]
 pub use actor::Panic;
-pub use actor::{Listener, Pause, Resume, Standing, Stop};
+pub use actor::{Configure, Listener, Pause, Resume, Standing, Stop};
 pub use bind::{BindError, bind, shape_clients};
 pub use workers::{Slot, Workers};

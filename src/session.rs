@@ -16,6 +16,7 @@ mod life;
 mod login;
 mod opening;
 pub mod outcome;
+mod piece;
 mod preface;
 mod relay;
 mod report;
@@ -37,7 +38,7 @@ use actix::{Actor, ArbiterHandle};
 pub use actor::ConnectionActor;
 pub use buffer::BufferStats;
 pub use collector::HeldBytes;
-pub use worker::{WorkerSettings, prepare_worker};
+pub use worker::{WorkerSettings, adjust_worker, prepare_worker};
 
 use crate::admission::{Claims, Gate};
 pub use crate::config::Tls;
@@ -69,7 +70,7 @@ pub struct Door {
     pub tls: Tls,
 }
 
-/// What all sessions share.
+/// What all sessions share that began under the same configuration.
 pub struct Shared {
     /// Who may come in.
     pub gate: Gate,
@@ -91,8 +92,8 @@ pub struct Shared {
     pub held_bytes: Arc<HeldBytes>,
     /// What tells.
     pub telemetry: Telemetry,
-    /// Sessions so far.
-    pub sessions: AtomicU64,
+    /// Sessions so far, whatever the configuration they began with.
+    pub sessions: Arc<AtomicU64>,
 }
 
 /// Gives the socket to a new [`ConnectionActor`] on `worker`.

@@ -20,7 +20,7 @@ mod throttle;
 mod worker;
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use crate::config::Log;
@@ -44,7 +44,7 @@ pub struct Telemetry {
 
 struct Shared {
     metrics: Metrics,
-    masker: Masker,
+    masker: RwLock<Masker>,
     throttle: Mutex<Throttle>,
 }
 
@@ -60,7 +60,7 @@ impl Telemetry {
     }
 
     fn with(masker: Masker) -> Self {
-        Self { shared: Arc::new(Shared { metrics: Metrics::new(), masker, throttle: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { metrics: Metrics::new(), masker: RwLock::new(masker), throttle: Mutex::default() }) }
     }
 
     /// Logs and counts what happened.
@@ -76,17 +76,32 @@ impl Telemetry {
     /// App, stream and fingerprint of a stream as logs and /status may show them. Ask after authentication, when the token
     /// is out of the name.
     pub fn shown(&self, app: &[u8], stream: &[u8]) -> Shown {
-        self.shared.masker.shown(app, stream)
+        self.masker().shown(app, stream)
     }
 
     /// A joined name, `app/stream`, as logs may show it.
     pub fn mask(&self, name: &[u8]) -> String {
-        self.shared.masker.mask(name)
+        self.masker().mask(name)
     }
 
     /// The fingerprint of a joined name, `app/stream`.
     pub fn fingerprint(&self, name: &[u8]) -> String {
-        self.shared.masker.fingerprint(name)
+        self.masker().fingerprint(name)
+    }
+
+    /// The keyed digest of a configuration, 16 hex digits: the same for the same bytes for as long as fingerprints are.
+    pub fn digest(&self, bytes: &[u8]) -> String {
+        self.masker().digest(bytes, 8)
+    }
+
+    /// From now on names are shown as `log` asks; those that were shown before stay as they are.
+    pub fn show_names(&self, log: &Log) {
+        let changed = self.masker().changed(log);
+        *self.shared.masker.write().unwrap_or_else(PoisonError::into_inner) = changed;
+    }
+
+    fn masker(&self) -> RwLockReadGuard<'_, Masker> {
+        self.shared.masker.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says what the throttle kept back, where its second is over. Called each second by the [`MetricsCollector`], and once

@@ -45,7 +45,7 @@ fn a_good_configuration_passes_the_check() {
 #[test]
 fn every_problem_and_every_warning_is_reported_at_once() {
     let text = r#"{ "listen_adr": ":1935", "upstream": "rtmp://origin.example.com", "idle_timeout": 30, "rate_limit": { "enabled": true, "burst": 0 },
-        "upstream_health_check": { "enabled": true } }"#;
+        "security": { "auth_tokens": ["hush"] } }"#;
     let place = Place::with("relay.json", text);
     for arguments in [&["--check", "relay.json"][..], &["relay.json"]] {
         let text = err(&place.relay(arguments, &[]).code(78));
@@ -54,7 +54,7 @@ fn every_problem_and_every_warning_is_reported_at_once() {
             "error: listen_adr: unknown key; did you mean `listen_addr`?",
             "write \"30s\"",
             "error: rate_limit.burst: found 0",
-            "warning: upstream_health_check.enabled",
+            "warning: security.auth_enabled",
         ] {
             assert!(text.contains(part), "{part} is not in {text}");
         }

@@ -99,6 +99,20 @@ fn the_page_names_no_key_that_is_none() {
 }
 
 #[test]
+fn the_page_says_when_a_change_of_each_key_takes_effect() {
+    use config::Effect;
+    let text = chapter(PAGE, "## What a reload changes");
+    for (words, effect) in
+        [("at once", Effect::Live), ("for new sessions", Effect::NewSessions), ("only with a restart", Effect::NeedsRestart)]
+    {
+        let line = text.lines().find(|line| line.to_lowercase().starts_with(&format!("- **{words}"))).expect(words);
+        let line = line.split("; `tcp.").next().unwrap_or(line);
+        let known = config::effects().iter().filter(|(_, its)| *its == effect).map(|(key, _)| *key);
+        same_words(code(line), known, words);
+    }
+}
+
+#[test]
 fn the_configurations_on_the_page_load() {
     let blocks: Vec<&str> = PAGE.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(blocks.len() >= 2);

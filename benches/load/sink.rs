@@ -94,7 +94,7 @@ fn follow_rtmp(tracker: &mut Tracker, input: &[u8], tail: &mut [u8; 8], gauges: 
             Err(_) => return None,
             Ok(Step::NeedMore) => return Some(at),
             Ok(Step::Header { length, .. }) => at += length,
-            Ok(Step::Payload { slot, length, last }) => {
+            Ok(Step::Payload { slot, length, last, .. }) => {
                 keep_tail(tail, &input[at..at + length]);
                 at += length;
                 if last && tracker.header(slot).kind == kind::VIDEO {

@@ -96,7 +96,7 @@ impl Kind {
                 let tls = papers.map(|p| format!(r#""tls_enabled": true, "tls_cert": {:?}, "tls_key": {:?}, "#, p.cert, p.key));
                 let path = if scheme == "rtsp" { "/live" } else { "" };
                 format!(
-                    r#"{{"listen_addr": "{listen}", "http_addr": "", "upstream": "{scheme}://{origin}{path}", "workers": 1, "idle_timeout": "1h",
+                    r#"{{"listen_addr": "{listen}", "http_addr": "", "admin_addr": "", "upstream": "{scheme}://{origin}{path}", "workers": 1, "idle_timeout": "1h",
                     "connection_limit": {{"max_total_connections": 10000}}, "buffers": {{"pool": 1024}},
                     "security": {{{}"auth_enabled": true, "auth_tokens": ["bench"], "upstream_allowed_networks": ["127.0.0.0/8"]}},
                     "log": {{"level": "error"}}}}"#,
@@ -126,7 +126,7 @@ impl Target {
         command.stdout(Stdio::null()).stderr(Stdio::inherit());
         let child = cores.on_target(|| command.spawn()).map_err(|e| format!("{:?}: {e}", command.get_program()))?;
         let mut target = Self { child, address, _folder: folder };
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while TcpStream::connect(address).is_err() {
             if let Ok(Some(status)) = target.child.try_wait() {
                 return Err(format!("{:?} ended: {status}", command.get_program()));

@@ -44,11 +44,13 @@ pub fn all() -> Vec<Operation> {
     let values = amf0::decode_all(&connect).expect("ffmpeg speaks AMF0");
     let client = up_to_publish(&publish.client);
     let server = publish.server.clone();
-    let (whole, segments, frames, recorded) = (second.clone(), second.clone(), second.clone(), publish.client[TOTAL..].to_vec());
+    let [whole, segments, frames, kept] = [(); 4].map(|()| second.clone());
+    let recorded = publish.client[TOTAL..].to_vec();
     vec![
         operation("tracker: a second of 2.5 Mb/s at once", whole.len(), move || follow([&whole[..]])),
         operation("tracker: the same by segments", segments.len(), move || follow(segments.chunks(SEGMENT))),
-        operation("joiner: the same, switched, by 64 KiB", frames.len(), move || join(&frames)),
+        operation("joiner: the same, switched, by 64 KiB", frames.len(), move || join(&frames, false)),
+        operation("joiner: the same, and what lasts is kept", kept.len(), move || join(&kept, true)),
         operation("reader: ffmpeg publishes", recorded.len(), move || read(&recorded)),
         operation("amf0: decode ffmpeg's connect", connect.len(), {
             let connect = connect.clone();
@@ -122,9 +124,12 @@ impl Filter for PassAll {
     }
 }
 
-fn join(stream: &[u8]) {
+fn join(stream: &[u8], keeps: bool) {
     let sender = Reader::commands().into_parts();
     let mut joiner = Joiner::new(Start { sender, seen: Vec::new(), chunk_size: 128, stream_ids: StreamIds { from: 1, to: 1 } });
+    if keeps {
+        joiner.keep(Box::default());
+    }
     let mut at = 0;
     while at < stream.len() {
         let end = (at + 64 * 1024).min(stream.len());

@@ -88,9 +88,15 @@ pub struct BadGlob {
     pub problem: String,
 }
 
+/// Number of a token, unique in one run of the relay: a token that a reload keeps keeps its number, whatever its name and place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenId(pub u64);
+
 /// The client may do what it came for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Granted {
+    /// The token; `None` while authentication is off.
+    pub token: Option<TokenId>,
     /// The name (never the value) of the entry; `None` while authentication is off.
     pub token_name: Option<Arc<str>>,
     /// Whether the app itself was a token and is now empty: the upstream has to fix the app, else
@@ -115,17 +121,12 @@ pub enum Proof<'a> {
 /// SHA-256 of a token. Comparing these takes the same time for every token, whatever its length.
 type Digest32 = [u8; 32];
 
-/// Proof that a client knows the password of an entry, to be shown with whatever it then asks for. Holds no password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Login(Digest32);
-
-impl std::fmt::Debug for Login {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Login(..)")
-    }
-}
+/// Proof that a client knows the password of an entry, to be shown with whatever it then asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login(TokenId);
 
 struct Entry {
+    id: TokenId,
     digest: Digest32,
     /// The one user; `None`: whoever knows the secret, under any name.
     user: Option<Box<str>>,
@@ -142,6 +143,8 @@ pub struct Authenticator {
     enabled: bool,
     entries: Vec<Entry>,
     asks: Asks,
+    /// The next number.
+    next: u64,
 }
 
 /// Where clients are asked for user name and password.
@@ -163,16 +166,39 @@ impl Authenticator {
     /// # Errors
     /// [`BadGlob`].
     pub fn new(security: &Security) -> Result<Self, BadGlob> {
+        Self { enabled: false, entries: Vec::new(), asks: Asks::None, next: 0 }.changed(security)
+    }
+
+    /// The same after a change of the settings: a token, or a user, that stays keeps its number.
+    ///
+    /// # Errors
+    /// [`BadGlob`].
+    pub fn changed(&self, security: &Security) -> Result<Self, BadGlob> {
         let tokens = security.auth_tokens.iter().map(|entry| (None, entry));
         let users = security.users.iter().map(|user| (Some(user.user.as_str()), &user.entry));
         let there = |(_, entry): &(Option<&str>, &TokenEntry)| !entry.token.expose_secret().is_empty();
-        let entries = tokens.chain(users).filter(there).map(|(user, entry)| Entry::new(user, entry));
+        let mut next = self.next;
+        let mut entries = Vec::new();
+        for (user, entry) in tokens.chain(users).filter(there) {
+            let digest = digest_of(user, entry);
+            // The operator's own tokens among each other: no constant time needed.
+            let known = self.entries.iter().find(|known| known.digest == digest).map(|known| known.id);
+            let id = known.unwrap_or(TokenId(next));
+            next += u64::from(known.is_none());
+            entries.push(Entry::new(id, digest, user, entry)?);
+        }
         let asks = match &security.adobe_auth {
             AdobeAuth::All => Asks::All,
             AdobeAuth::None => Asks::None,
             AdobeAuth::Apps(apps) => Asks::Apps(globs("adobe_auth", apps)?),
         };
-        Ok(Self { enabled: security.auth_enabled, entries: entries.collect::<Result<_, _>>()?, asks })
+        Ok(Self { enabled: security.auth_enabled, entries, asks, next })
+    }
+
+    /// Tokens that `self` knows and `new` does not.
+    pub fn removed(&self, new: &Self) -> Vec<TokenId> {
+        let there = |id: TokenId| new.entries.iter().any(|entry| entry.id == id);
+        self.entries.iter().map(|entry| entry.id).filter(|&id| !there(id)).collect()
     }
 
     /// Whether clients must show anything at all.
@@ -203,7 +229,7 @@ impl Authenticator {
         for entry in &self.entries {
             let proven = expected(entry.secret.expose_secret()).as_bytes().ct_eq(shown);
             if bool::from(proven) && entry.is_called(user) && found.is_none() {
-                found = Some(Login(entry.digest));
+                found = Some(Login(entry.id));
             }
         }
         found.ok_or(AuthError::Password)
@@ -251,7 +277,10 @@ impl Authenticator {
         match known.is_empty() {
             true if none_shown => Err(AuthError::Missing),
             true => Err(AuthError::Unknown),
-            false => Ok(Granted { token_name: Some(choose(&known, action, name)?), app_was_token }),
+            false => {
+                let Entry { id, name, .. } = choose(&known, action, name)?;
+                Ok(Granted { token: Some(*id), token_name: Some(Arc::clone(name)), app_was_token })
+            }
         }
     }
 
@@ -265,29 +294,15 @@ impl Authenticator {
 }
 
 impl Entry {
-    fn new(user: Option<&str>, entry: &TokenEntry) -> Result<Self, BadGlob> {
+    fn new(id: TokenId, digest: Digest32, user: Option<&str>, entry: &TokenEntry) -> Result<Self, BadGlob> {
         let streams = (!entry.streams.is_empty()).then(|| globs(&entry.name, &entry.streams)).transpose()?;
-        let secret = entry.token.clone();
-        // A password alone is no token: without its user it opens nothing.
-        let digest = match user {
-            None => Sha256::digest(secret.expose_secret()),
-            Some(user) => Sha256::new().chain_update(user).chain_update([0]).chain_update(secret.expose_secret()).finalize(),
-        };
-        let TokenEntry { publish, play, .. } = *entry;
-        Ok(Self {
-            digest: digest.into(),
-            user: user.map(Into::into),
-            secret,
-            name: entry.name.as_str().into(),
-            publish,
-            play,
-            streams,
-        })
+        let (secret, name, user) = (entry.token.clone(), entry.name.as_str().into(), user.map(Into::into));
+        Ok(Self { id, digest, user, secret, name, publish: entry.publish, play: entry.play, streams })
     }
 
     fn is_proved_by(&self, proof: Proof<'_>) -> bool {
         match proof {
-            Proof::Login(login) => digest_eq(&self.digest, &login.0).into(),
+            Proof::Login(login) => self.id == login.0,
             Proof::Of { user, knows } => knows(self.secret.expose_secret().as_bytes()) & self.is_called(user),
         }
     }
@@ -310,6 +325,15 @@ impl Entry {
     }
 }
 
+/// What tells entries apart. A password alone is no token: without its user it opens nothing.
+fn digest_of(user: Option<&str>, entry: &TokenEntry) -> Digest32 {
+    let secret = entry.token.expose_secret();
+    match user {
+        None => Sha256::digest(secret).into(),
+        Some(user) => Sha256::new().chain_update(user).chain_update([0]).chain_update(secret).finalize().into(),
+    }
+}
+
 fn globs(name: &str, patterns: &[String]) -> Result<GlobSet, BadGlob> {
     let bad = |error: globset::Error| BadGlob { name: name.to_owned(), problem: error.kind().to_string() };
     let glob = |glob: &String| GlobBuilder::new(glob).literal_separator(true).build();
@@ -317,13 +341,13 @@ fn globs(name: &str, patterns: &[String]) -> Result<GlobSet, BadGlob> {
     GlobSet::new(globs).map_err(bad)
 }
 
-/// Of the entries whose token was shown, the name of one that opens the stream.
-fn choose(known: &[&Entry], action: Action, name: &StreamName) -> Result<Arc<str>, AuthError> {
+/// Of the entries whose token was shown, one that opens the stream.
+fn choose<'a>(known: &[&'a Entry], action: Action, name: &StreamName) -> Result<&'a Entry, AuthError> {
     let joined = name.identity().map(|identity| identity.joined()).ok();
     let mut nearest = AuthError::Action(action);
     for entry in known.iter().filter(|entry| entry.allows(action)) {
         if entry.opens(joined.as_deref()) {
-            return Ok(Arc::clone(&entry.name));
+            return Ok(entry);
         }
         nearest = AuthError::Stream;
     }

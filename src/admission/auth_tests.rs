@@ -26,13 +26,32 @@ fn studio() -> Authenticator {
 fn publish(auth: &Authenticator, app: &str, stream: &str, connect: &[&str]) -> (String, Result<Granted, AuthError>) {
     let mut name = StreamName::parse(app.as_bytes(), stream.as_bytes()).unwrap();
     let connect: Vec<Vec<u8>> = connect.iter().map(|token| token.as_bytes().to_vec()).collect();
-    let answer = auth.authenticate(Action::Publish, &mut name, &connect, None);
+    let answer = auth.authenticate(Action::Publish, &mut name, &connect, None).map(|granted| Granted { token: None, ..granted });
     let text = |part: Vec<u8>| String::from_utf8(part).unwrap();
     (format!("{} {}", text(name.app.to_bytes()), text(name.stream.to_bytes())), answer)
 }
 
 fn granted(name: &str, app_was_token: bool) -> Result<Granted, AuthError> {
-    Ok(Granted { token_name: Some(name.into()), app_was_token })
+    Ok(Granted { token: None, token_name: Some(name.into()), app_was_token })
+}
+
+#[test]
+fn a_token_that_stays_keeps_its_number_and_one_that_goes_is_told() {
+    let security = |tokens: &[(&str, &str)]| {
+        let auth_tokens = tokens.iter().map(|(token, name)| entry(token, name)).collect();
+        Security { auth_enabled: true, auth_tokens, ..asks_nothing() }
+    };
+    let number = |auth: &Authenticator, token: &str| {
+        let mut name = StreamName::parse(b"live", b"cam").unwrap();
+        auth.authenticate(Action::Play, &mut name, &[token.into()], None).unwrap().token.unwrap()
+    };
+    let first = Authenticator::new(&security(&[("one", "token-1"), ("two", "token-2")])).unwrap();
+    let second = first.changed(&security(&[("two", "token-1"), ("three", "token-2")])).unwrap();
+    assert_eq!(number(&first, "two"), number(&second, "two"), "whatever its name and place");
+    assert_eq!(first.removed(&second), [number(&first, "one")]);
+    let third = second.changed(&security(&[("one", "token-1")])).unwrap();
+    assert_ne!(number(&third, "one"), number(&first, "one"), "a token that comes back is a new one");
+    assert_eq!(second.removed(&third).len(), 2);
 }
 
 #[test]
@@ -85,7 +104,7 @@ fn a_proof_opens_what_its_token_opens() {
     let judge = |stream: &str, known: &'static str| {
         let mut name = StreamName::parse(b"live", stream.as_bytes()).unwrap();
         let proof = Proof::Of { user: b"whoever", knows: &|secret| secret == known.as_bytes() };
-        auth.authenticate(Action::Play, &mut name, &[], Some(proof))
+        auth.authenticate(Action::Play, &mut name, &[], Some(proof)).map(|granted| Granted { token: None, ..granted })
     };
     assert_eq!(judge("a", TOKEN), granted("studio", false));
     assert_eq!(judge("b", TOKEN), Err(AuthError::Stream));
@@ -98,7 +117,7 @@ fn a_proof_of_a_user_s_password_is_one_under_its_name_alone() {
     let judge = |user: &str, known: &'static str| {
         let mut name = StreamName::parse(b"live", b"cam").unwrap();
         let proof = Proof::Of { user: user.as_bytes(), knows: &|secret| secret == known.as_bytes() };
-        auth.authenticate(Action::Play, &mut name, &[], Some(proof))
+        auth.authenticate(Action::Play, &mut name, &[], Some(proof)).map(|granted| Granted { token: None, ..granted })
     };
     assert_eq!(judge("bob", "bob-secret"), granted("bob", false));
     assert_eq!(judge("ann", "bob-secret"), Err(AuthError::Unknown));

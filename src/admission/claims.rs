@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use actix::Recipient;
 use tokio_util::sync::CancellationToken;
 
-use super::supervisor::Kick;
+use super::supervisor::{Kick, Manner};
 use super::takeover::{self, Party, Verdict};
 use crate::config::Takeover;
 use crate::protocol::name::Identity;
@@ -31,7 +31,7 @@ type Shard = HashMap<Identity, Holder>;
 /// One for all workers. Holds one entry for each publisher, which the permits bound.
 #[derive(Debug)]
 pub struct Claims {
-    policy: Takeover,
+    policy: Mutex<Takeover>,
     shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
     serial: AtomicU64,
@@ -93,7 +93,12 @@ impl Claims {
     /// Nobody publishes anything yet.
     pub fn new(policy: Takeover) -> Arc<Self> {
         let shards = std::array::from_fn(|_| Mutex::default());
-        Arc::new(Self { policy, shards, hasher: RandomState::new(), serial: AtomicU64::new(0) })
+        Arc::new(Self { policy: Mutex::new(policy), shards, hasher: RandomState::new(), serial: AtomicU64::new(0) })
+    }
+
+    /// From now on another policy holds, for every session.
+    pub fn configure(&self, policy: Takeover) {
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
     /// For a session that has no stream yet.
@@ -108,7 +113,8 @@ impl Claims {
 
     fn judge(&self, old: &Holder, new: &Publisher, now: Instant) -> Result<Former, Taken> {
         let silent = old.publisher.cell.unheard_for(now);
-        match takeover::judge(self.policy, &old.publisher.party, silent, &new.party) {
+        let policy = *self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        match takeover::judge(policy, &old.publisher.party, silent, &new.party) {
             Verdict::TakeOver => Ok(Former { gone: old.gone.clone(), upstream: old.upstream.load(Relaxed) }),
             Verdict::Wait(time) => Err(Taken::For(time)),
             Verdict::Refuse => Err(Taken::Held),
@@ -142,7 +148,7 @@ impl Claim {
         drop(shard);
         if let Some(old) = old {
             // A full mailbox holds kicks already.
-            let _ = old.publisher.session.try_send(Kick { reason: TAKEN_OVER });
+            let _ = old.publisher.session.try_send(Kick { reason: TAKEN_OVER, manner: Manner::Now });
         }
         Ok(former)
     }

@@ -1,5 +1,6 @@
 //! The way in: every question of admission, in the one order in which they are asked.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,43 +15,29 @@ use super::rate_limiter::{Acquire, Pass};
 use super::supervisor::{Admit, Kick};
 use super::{
     AuthError, Authenticator, Expect, Granted, Login, Networks, Permit, Proxies, RateLimiter, Refusal, RefusalTeller, Supervisor,
-    Tally,
+    Tally, TokenId,
 };
 use crate::config::Security;
 use crate::protocol::name::{Action, StreamName};
 use crate::telemetry::{Metrics, SessionCell, Waits};
 
-/// Asked by every session. One is made by the app and shared in an `Arc`.
+/// Asked by every session. The app makes one for each configuration; sessions keep the one they began with.
 pub struct Gate {
-    rules: RwLock<Rules>,
+    proxies: Proxies,
+    networks: Networks,
+    authenticator: Authenticator,
+    challenges: Challenges,
     /// `None` while no rate is limited: then nobody waits for the answer that is always yes.
     rate_limiter: Option<Addr<RateLimiter>>,
     supervisor: Addr<Supervisor>,
     tally: Tally,
     teller: RefusalTeller,
+    /// Tokens that end sessions. Shared by all gates; grows by what reloads take away.
+    revoked: Arc<RwLock<BTreeSet<TokenId>>>,
     waits: Option<[Waits; 2]>,
     /// Signs where the operator gave no key.
     random: [u8; 32],
-    spent: Mutex<Spent>,
-}
-
-/// What a reload may change.
-#[derive(Clone)]
-struct Rules {
-    proxies: Arc<Proxies>,
-    networks: Arc<Networks>,
-    authenticator: Arc<Authenticator>,
-    challenges: Arc<Challenges>,
-}
-
-impl Rules {
-    fn new(security: &Security, random: &[u8]) -> Result<Self, super::auth::BadGlob> {
-        let networks = Networks::new(&security.allowed_clients, &security.denied_clients);
-        let authenticator = Arc::new(Authenticator::new(security)?);
-        let key = security.auth_secret.as_ref().map(|key| key.0.expose_secret().as_bytes());
-        let challenges = Arc::new(Challenges::new(key.unwrap_or(random)));
-        Ok(Self { proxies: Arc::new(Proxies::new(security)), networks: Arc::new(networks), authenticator, challenges })
-    }
+    spent: Arc<Mutex<Spent>>,
 }
 
 impl Gate {
@@ -64,10 +51,69 @@ impl Gate {
         supervisor: Addr<Supervisor>,
         tally: Tally,
     ) -> Result<Self, super::auth::BadGlob> {
+        let (proxies, networks, authenticator) = (Proxies::new(security), networks(security), Authenticator::new(security)?);
+        let (teller, revoked, spent) = (RefusalTeller::default(), Arc::default(), Arc::default());
         let random: [u8; 32] = rand::random();
-        let rules = RwLock::new(Rules::new(security, &random)?);
-        let (teller, spent) = (RefusalTeller::default(), Mutex::default());
-        Ok(Self { rules, rate_limiter, supervisor, tally, teller, waits: None, random, spent })
+        let challenges = challenges(security, &random);
+        Ok(Self {
+            proxies,
+            networks,
+            authenticator,
+            challenges,
+            rate_limiter,
+            supervisor,
+            tally,
+            teller,
+            revoked,
+            waits: None,
+            random,
+            spent,
+        })
+    }
+
+    /// The gate of another configuration, for whoever comes from now on. Counts, bounds and what was revoked are the same.
+    ///
+    /// # Errors
+    /// A glob of a token entry that is none.
+    pub fn changed(&self, security: &Security, rate_limiter: Option<Addr<RateLimiter>>) -> Result<Self, super::auth::BadGlob> {
+        Ok(Self {
+            proxies: Proxies::new(security),
+            networks: networks(security),
+            authenticator: self.authenticator.changed(security)?,
+            rate_limiter,
+            supervisor: self.supervisor.clone(),
+            tally: self.tally.clone(),
+            teller: self.teller.clone(),
+            revoked: Arc::clone(&self.revoked),
+            waits: self.waits.clone(),
+            challenges: challenges(security, &self.random),
+            random: self.random,
+            spent: Arc::clone(&self.spent),
+        })
+    }
+
+    /// Tokens that `self` knows and `new` does not.
+    pub fn removed(&self, new: &Self) -> Vec<TokenId> {
+        self.authenticator.removed(&new.authenticator)
+    }
+
+    /// Nobody gets in with one of `tokens` any more, by whichever gate. Who is in is to be told to end afterwards.
+    pub fn revoke(&self, tokens: &[TokenId]) {
+        self.revoked.write().unwrap_or_else(PoisonError::into_inner).extend(tokens);
+    }
+
+    /// Whether `token` was revoked. To be asked once the session's cell knows the token: from then on a revocation reaches it.
+    ///
+    /// # Errors
+    /// [`Refusal::Auth`], already counted in the tally.
+    pub fn still_good(&self, token: Option<TokenId>) -> Result<(), Refusal> {
+        let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        match token {
+            Some(token) if revoked.contains(&token) => {
+                Err(Refusal::from(AuthError::Unknown)).inspect_err(|refusal| self.tally.count(refusal))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The same gate, which times its questions to the actors.
@@ -77,7 +123,7 @@ impl Gate {
 
     /// Whether the socket whose peer is `peer` begins with a PROXY header. To be asked before [`Self::admit`].
     pub fn expect_of(&self, peer: IpAddr) -> Expect {
-        self.rules().proxies.expect_of(peer)
+        self.proxies.expect_of(peer)
     }
 
     /// Asks for a place for the client at `cell.client()`: its network, then its rate, then the connection limits. To be asked
@@ -87,7 +133,7 @@ impl Gate {
     /// Any [`Refusal`] but `Auth`; already counted in the tally.
     pub async fn admit(&self, cell: Arc<SessionCell>, session: Recipient<Kick>) -> Result<Permit, Refusal> {
         let ip = cell.client().ip();
-        self.rules().networks.judge(ip).inspect_err(|refusal| self.tally.count(refusal))?;
+        self.networks.judge(ip).inspect_err(|refusal| self.tally.count(refusal))?;
         let mut counted = Counted::ByItself;
         if let Some(rate_limiter) = &self.rate_limiter {
             let answer = Waits::time(self.waits.as_ref().map(|[waits, _]| waits), rate_limiter.send(Acquire { ip })).await;
@@ -109,17 +155,17 @@ impl Gate {
 
     /// Whether clients must show a token or log in at all.
     pub fn authenticates(&self) -> bool {
-        self.rules().authenticator.is_enabled()
+        self.authenticator.is_enabled()
     }
 
     /// Whether to ask a client for user name and password; see [`Authenticator::asks`].
     pub fn asks(&self, app: &[u8], connect_tokens: &[Vec<u8>]) -> bool {
-        self.rules().authenticator.asks(app, connect_tokens)
+        self.authenticator.asks(app, connect_tokens)
     }
 
     /// A question for `user` at `ip`, which every relay with the same `auth_secret` knows again.
     pub fn ask(&self, user: &[u8], ip: IpAddr) -> Question {
-        self.rules().challenges.ask(user, ip, unix_now(), rand::random::<Nonce>())
+        self.challenges.ask(user, ip, unix_now(), rand::random::<Nonce>())
     }
 
     /// Judges the answer `shown` to the question that came back as `opaque`: `expected` makes from its salt and a password what the answer
@@ -134,10 +180,10 @@ impl Gate {
         shown: &[u8],
         expected: impl Fn(&str, &str) -> String,
     ) -> Result<Login, Refusal> {
-        let (rules, now) = (self.rules(), unix_now());
+        let now = unix_now();
         let login = || {
-            let answered = rules.challenges.answered(user, ip, now, opaque)?;
-            let login = rules.authenticator.login(user, shown, |password| expected(&answered.salt, password))?;
+            let answered = self.challenges.answered(user, ip, now, opaque)?;
+            let login = self.authenticator.login(user, shown, |password| expected(&answered.salt, password))?;
             self.spent.lock().unwrap_or_else(PoisonError::into_inner).spend(&answered, now)?;
             Ok(login)
         };
@@ -155,7 +201,7 @@ impl Gate {
         connect_tokens: &[Vec<u8>],
         proof: Option<Proof<'_>>,
     ) -> Result<Granted, Refusal> {
-        let granted = self.rules().authenticator.authenticate(action, name, connect_tokens, proof);
+        let granted = self.authenticator.authenticate(action, name, connect_tokens, proof);
         granted.map_err(Refusal::from).inspect_err(|refusal| self.tally.count(refusal))
     }
 
@@ -171,23 +217,13 @@ impl Gate {
         tokens: &[Vec<u8>],
         proof: Option<Proof<'_>>,
     ) -> Result<Granted, Refusal> {
-        let granted = self.rules().authenticator.authenticate(action, name, tokens, proof);
+        let granted = self.authenticator.authenticate(action, name, tokens, proof);
         let counts = !matches!(granted, Err(AuthError::Missing));
         granted.map_err(Refusal::from).inspect_err(|refusal| {
             if counts {
                 self.tally.count(refusal);
             }
         })
-    }
-
-    /// Changes proxies, networks and tokens for whoever asks from now on, also on connections that are open. Nothing changes on error.
-    ///
-    /// # Errors
-    /// A glob of a token entry that is none.
-    pub fn configure(&self, security: &Security) -> Result<(), super::auth::BadGlob> {
-        let rules = Rules::new(security, &self.random)?;
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
-        Ok(())
     }
 
     /// The bound on refused clients that are told why.
@@ -200,14 +236,19 @@ impl Gate {
         &self.tally
     }
 
-    fn rules(&self) -> Rules {
-        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     fn unavailable(&self) -> Refusal {
         self.tally.count(&Refusal::Unavailable);
         Refusal::Unavailable
     }
+}
+
+fn networks(security: &Security) -> Networks {
+    Networks::new(&security.allowed_clients, &security.denied_clients)
+}
+
+fn challenges(security: &Security, random: &[u8]) -> Challenges {
+    let key = security.auth_secret.as_ref().map(|key| key.0.expose_secret().as_bytes());
+    Challenges::new(key.unwrap_or(random))
 }
 
 /// Seconds since 1970; a clock before that is at 0.
@@ -347,7 +388,7 @@ mod tests {
         assert_eq!(house.refused("192.0.2.1").await, "denied_network");
         let standing = house.limiter.send(rate_limiter::Snapshot).await.unwrap();
         assert_eq!(standing.keys, 0, "a denied network costs no bucket");
-        house.gate.configure(&asks_nothing()).unwrap();
+        let house = House { gate: house.gate.changed(&asks_nothing(), Some(house.limiter.clone())).unwrap(), ..house };
         let _permit = house.admit("192.0.2.1").await.unwrap();
         assert_eq!(house.refused("192.0.2.1").await, "rate_limit");
         let rejected = house.standing().await.rejected;
@@ -364,6 +405,26 @@ mod tests {
         let refusal = house.gate.authenticate(Action::Publish, &mut name, &[], None).unwrap_err();
         assert_eq!(refusal.to_string(), "authentication failed: the token is not known");
         assert!(house.gate.tally().read().contains(&("auth", 1)));
+    }
+
+    #[actix::test]
+    async fn a_revoked_token_opens_no_gate_of_any_configuration() {
+        let entry = |token: &str| {
+            let token = SecretString::from(token);
+            TokenEntry { token, name: "studio".into(), publish: true, play: true, streams: Vec::new() }
+        };
+        let security = |token| Security { auth_enabled: true, auth_tokens: vec![entry(token)], ..asks_nothing() };
+        let house = House::new(&security("one"), 10, None, None);
+        let granted = |gate: &Gate, token: &str| {
+            let mut name = StreamName::parse(b"live", b"cam").unwrap();
+            gate.authenticate(Action::Publish, &mut name, &[token.into()], None).unwrap().token
+        };
+        let old = granted(&house.gate, "one");
+        let new = house.gate.changed(&security("two"), None).unwrap();
+        assert!(house.gate.still_good(old).is_ok(), "who came before the change keeps what it has");
+        new.revoke(&house.gate.removed(&new));
+        assert!(house.gate.still_good(old).is_err() && new.still_good(old).is_err());
+        assert!(new.still_good(granted(&new, "two")).is_ok() && new.still_good(None).is_ok());
     }
 
     #[actix::test]

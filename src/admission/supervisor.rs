@@ -3,9 +3,10 @@
 //! Its ledger is the truth about the connections. A panic here is therefore not caught: the actor ends, its address closes,
 //! [`Ended`] tells the app, and the process ends.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::dev::SendError;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, MessageResponse, Recipient};
@@ -14,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::ledger::{Ledger, Place};
 use super::{IpKey, Permit, Refusal, Tally};
 use crate::config::ConnectionLimit;
-use crate::telemetry::SessionCell;
+use crate::telemetry::{SessionCell, SessionId};
 
 /// Questions that wait; further askers wait at their own end.
 const MAILBOX: usize = 256;
@@ -37,6 +38,19 @@ pub struct Admit {
 pub struct Kick {
     /// The label for log and metric.
     pub reason: &'static str,
+    /// How it is to end.
+    pub manner: Manner,
+}
+
+/// How a session is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// At the next message boundary.
+    Now,
+    /// A publisher of video before its next key frame, if one comes in this time; whoever else at the next message boundary.
+    AtKeyFrame(Duration),
+    /// By itself: the client is asked to connect anew.
+    Reconnect,
 }
 
 /// A permit was dropped. Sent by [`Permit`] alone.
@@ -57,6 +71,16 @@ pub struct Drain;
 pub struct KickAll {
     /// The label for log and metric.
     pub reason: &'static str,
+}
+
+/// Tells some sessions to end; the answer is the number of sessions told.
+#[derive(Message)]
+#[rtype(result = "usize")]
+pub struct KickSome {
+    /// Which.
+    pub sessions: HashSet<SessionId>,
+    /// What they are told.
+    pub kick: Kick,
 }
 
 /// Changes the limits. Who is in stays in.
@@ -127,6 +151,13 @@ struct Holder {
     session: Recipient<Kick>,
 }
 
+impl Holder {
+    /// Whether it is there to be told. A full mailbox holds kicks already: only Supervisor sends there.
+    fn tell(&self, kick: Kick) -> bool {
+        !matches!(self.session.try_send(kick), Err(SendError::Closed(_)))
+    }
+}
+
 /// The actor.
 pub struct Supervisor {
     ledger: Ledger<Holder>,
@@ -188,9 +219,17 @@ impl Handler<KickAll> for Supervisor {
     type Result = usize;
 
     fn handle(&mut self, msg: KickAll, _: &mut Self::Context) -> usize {
-        // A full mailbox holds kicks already: only Supervisor sends there.
-        let told = |holder: &&Holder| !matches!(holder.session.try_send(Kick { reason: msg.reason }), Err(SendError::Closed(_)));
-        self.ledger.holders().filter(told).count()
+        let kick = Kick { reason: msg.reason, manner: Manner::Now };
+        self.ledger.holders().filter(|holder| holder.tell(kick)).count()
+    }
+}
+
+impl Handler<KickSome> for Supervisor {
+    type Result = usize;
+
+    fn handle(&mut self, msg: KickSome, _: &mut Self::Context) -> usize {
+        let chosen = self.ledger.holders().filter(|holder| msg.sessions.contains(&holder.cell.id));
+        chosen.filter(|holder| holder.tell(msg.kick)).count()
     }
 }
 

@@ -25,7 +25,7 @@ use screen::{Rates, Screen};
 pub use part::{demo_origin, demo_publisher};
 
 use super::Relay;
-use crate::config::{self, Config, Env, ListenAddr};
+use crate::config::{self, Env, ListenAddr, Loaded};
 
 use crate::listener::BindError;
 use crate::origin::Origin;
@@ -47,11 +47,12 @@ pub fn demo(listen: ListenAddr, http: Option<ListenAddr>) -> anyhow::Result<()> 
     let clip = Clip::parse(CLIP).context("the test clip")?;
     let origin = Origin::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).context("starting the origin")?;
     let token = token();
-    let mut config = configuration(listen, http, origin.addr(), &token)?;
-    let telemetry = Telemetry::new(&config.log);
-    let _log = logging::init(&config.log, &telemetry)?;
-    super::raise_descriptor_limit(&mut config, &telemetry)?;
-    let shown = actix_rt::System::new().block_on(show(&config, telemetry, &origin, clip, token));
+    let mut loaded = configuration(listen, http, origin.addr(), &token)?;
+    let telemetry = Telemetry::new(&loaded.config.log);
+    let _log = logging::init(&loaded.config.log, &telemetry)?;
+    super::raise_descriptor_limit()?;
+    super::descriptor_budget(&mut loaded.config)?;
+    let shown = actix_rt::System::new().block_on(show(&loaded, telemetry, &origin, clip, token));
     match shown {
         // `relay demo | head`: nobody is looking any more.
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => Ok(()),
@@ -59,10 +60,10 @@ pub fn demo(listen: ListenAddr, http: Option<ListenAddr>) -> anyhow::Result<()> 
     }
 }
 
-async fn show(config: &Config, telemetry: Telemetry, origin: &Origin, clip: Clip, token: String) -> anyhow::Result<()> {
+async fn show(loaded: &Loaded, telemetry: Telemetry, origin: &Origin, clip: Clip, token: String) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let relay = start_relay(config, telemetry)?;
+    let relay = start_relay(loaded, telemetry)?;
     let address = relay.address();
     let mut screen = Screen::stdout();
     let scene = Scene { relay: address, http: relay.http_address(), origin: origin.addr(), token: &token };
@@ -88,7 +89,7 @@ async fn show(config: &Config, telemetry: Telemetry, origin: &Origin, clip: Clip
     screen.end()?;
     publisher.abort();
     tokio::select! {
-        () = relay.drain() => relay.stop().await,
+        () = relay.drain(super::Leaving::Told) => relay.stop().await,
         // A second signal ends at once.
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -97,8 +98,8 @@ async fn show(config: &Config, telemetry: Telemetry, origin: &Origin, clip: Clip
 }
 
 /// Starts the relay; says which option changes an address that cannot be had.
-fn start_relay(config: &Config, telemetry: Telemetry) -> anyhow::Result<Relay> {
-    Relay::start(config, telemetry).map_err(|error| match error.downcast_ref::<BindError>() {
+fn start_relay(loaded: &Loaded, telemetry: Telemetry) -> anyhow::Result<Relay> {
+    Relay::start(loaded, telemetry).map_err(|error| match error.downcast_ref::<BindError>() {
         Some(taken) => anyhow!("{}", unavailable(taken)),
         None => error,
     })
@@ -112,11 +113,12 @@ fn unavailable(taken: &BindError) -> String {
     format!("cannot listen on {address}: {reason}. {option} takes another address: relay demo {option} {other}")
 }
 
-fn configuration(listen: ListenAddr, http: Option<ListenAddr>, origin: SocketAddr, token: &str) -> anyhow::Result<Config> {
+fn configuration(listen: ListenAddr, http: Option<ListenAddr>, origin: SocketAddr, token: &str) -> anyhow::Result<Loaded> {
     let text = json!({
         "listen_addr": listen.to_string(),
         "http_addr": http.map_or(String::new(), |http| http.to_string()),
         "upstream": format!("rtmp://{origin}"),
+        "admin_addr": "",
         "shutdown_timeout": "0s",
         "security": {
             "auth_enabled": true,
@@ -126,7 +128,7 @@ fn configuration(listen: ListenAddr, http: Option<ListenAddr>, origin: SocketAdd
         "log": { "format": "text", "level": "warn" },
     });
     let loaded = config::parse(&text.to_string(), &Env::empty(), &super::judge_upstream);
-    Ok(loaded.map_err(|problems| anyhow!("{problems}"))?.config)
+    loaded.map_err(|problems| anyhow!("{problems}"))
 }
 
 /// 16 hexadecimal digits: enough for a demonstration, and no client mangles them.
@@ -154,10 +156,10 @@ mod tests {
     #[test]
     fn its_configuration_is_a_good_one() {
         let origin = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
-        let config = configuration(addr(":0"), Some(addr("127.0.0.1:0")), origin, &token()).expect("it is judged good");
+        let config = configuration(addr(":0"), Some(addr("127.0.0.1:0")), origin, &token()).expect("it is judged good").config;
         assert!(config.security.auth_enabled);
         assert_eq!(config.security.auth_tokens.len(), 1);
-        assert_eq!(configuration(addr(":0"), None, origin, &token()).expect("it is judged good").http, None);
+        assert_eq!(configuration(addr(":0"), None, origin, &token()).expect("it is judged good").config.http, None);
     }
 
     #[test]
@@ -167,9 +169,9 @@ mod tests {
         let _held = crate::listener::bind("listen_addr", taken).expect_err("it is taken");
         let origin = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
         let said = |listen, http| {
-            let config = configuration(listen, http, origin, &token()).expect("it is judged good");
+            let loaded = configuration(listen, http, origin, &token()).expect("it is judged good");
             let started =
-                actix_rt::System::new().block_on(async { start_relay(&config, Telemetry::new(&config.log)).map(|_| ()) });
+                actix_rt::System::new().block_on(async { start_relay(&loaded, Telemetry::new(&loaded.config.log)).map(|_| ()) });
             started.expect_err("it is taken").to_string()
         };
         let text = said(taken, None);

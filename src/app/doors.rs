@@ -5,19 +5,20 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 
+use super::sockets::Sockets;
 use crate::config::Config;
-use crate::listener::{self, bind};
+use crate::listener;
 use crate::session::Door;
 use crate::telemetry::{Telemetry, events};
 use crate::tls::{self, Server};
 
-/// Opens every address for clients, `listen_addr` first.
+/// Opens every address for clients, `listen_addr` first, or takes its socket from `sockets`.
 ///
 /// # Errors
 /// The first that cannot be listened on, named.
-pub(super) fn open(config: &Config) -> anyhow::Result<Vec<(Door, TcpListener)>> {
+pub(super) fn open(config: &Config, sockets: &mut Sockets) -> anyhow::Result<Vec<(Door, TcpListener)>> {
     let open = |(key, address, tls): (String, _, _)| {
-        let socket = bind(&key, address)?;
+        let socket = sockets.open(&key, address)?;
         listener::shape_clients(&socket, config.tcp, config.timeouts.write).context("tcp")?;
         let address = socket.local_addr().context(key)?;
         Ok((Door { address, tls }, socket))

@@ -24,7 +24,7 @@ const MAX_ANSWER: u64 = 64 * 1024;
 /// No answer in time, or another than 200.
 pub fn health(url: &str) -> anyhow::Result<String> {
     let place = Place::of(url).ok_or_else(|| anyhow!("{url}: an address like http://localhost:8080/health is wanted"))?;
-    let asked = actix_rt::System::new().block_on(timeout(PATIENCE, get(&place)));
+    let asked = actix_rt::System::new().block_on(async { timeout(PATIENCE, get(&place)).await });
     let (code, body) = asked
         .unwrap_or_else(|_| Err(anyhow!("nothing within {PATIENCE:?}")))
         .with_context(|| format!("{url} does not answer"))?;

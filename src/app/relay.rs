@@ -2,44 +2,42 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use actix::{Actor, Addr, Arbiter};
+use actix::{Actor, Addr, Arbiter, ArbiterHandle};
 use anyhow::Context;
-use tokio::time::{sleep, timeout};
+use arc_swap::ArcSwap;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::doors;
+use super::outfit::{Outfit, Staff};
+use super::sockets::Sockets;
 use crate::admission::supervisor::{self, Ended};
-use crate::admission::{Claims, Gate, RateLimiter, Supervisor, Tally};
-use crate::config::{self, Config};
-use crate::http::{self, BufferFacts, ListenerFacts, Readiness, Served, Settings, Sources, UpstreamFacts};
-use crate::listener::{self, Listener, Workers, bind};
-use crate::session::{BufferStats, Door, Shared, WorkerSettings, prepare_worker};
-use crate::telemetry::{BufferUse, MetricsCollector, Telemetry, WorkerTraffic, collector, events};
+use crate::admission::{RateLimiter, Supervisor, Tally};
+use crate::config::{Config, Loaded};
+use crate::http::{self, BufferFacts, ConfigFacts, ListenerFacts, Readiness, Served, Settings, Sources};
+use crate::listener::{self, Listener, Workers};
+use crate::session::{BufferStats, Door, WorkerSettings, prepare_worker};
+use crate::telemetry::{BufferUse, MetricsCollector, Telemetry, WorkerTraffic, events};
 use crate::tls;
 use crate::upstream::passage::Passages;
-use crate::upstream::{self, Breaker, Reachability, Router, Target, UpstreamBreaker, breaker};
-
-/// Accepted sockets above `max_total_connections`: those that are just being told why they are refused.
-const HARD_CAP_EXTRA: usize = 64;
-/// How often a drain looks whether everybody has left.
-const LOOK: Duration = Duration::from_millis(20);
-/// How long sessions that were told to end may take to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(8);
+use crate::upstream::{Breaker, Numbering, Reachability, UpstreamBreaker, breaker};
 
 /// A relay that runs.
 pub struct Relay {
     doors: Vec<Door>,
-    listener: Addr<Listener>,
-    supervisor: Addr<Supervisor>,
+    pub(super) listener: Addr<Listener>,
     supervisor_ended: Ended,
     listener_gone: CancellationToken,
-    http: Option<Served>,
-    readiness: Readiness,
-    telemetry: Telemetry,
-    shutdown_timeout: Duration,
+    pub(super) http: Option<Served>,
+    pub(super) readiness: Readiness,
+    pub(super) staff: Staff,
+    /// The configuration that runs.
+    pub(super) outfit: Arc<ArcSwap<Outfit>>,
+    pub(super) told: Arc<ArcSwap<ConfigFacts>>,
+    pub(super) buffers: Arc<BufferStats>,
+    pub(super) workers: Vec<ArbiterHandle>,
     arbiters: Vec<Arbiter>,
     /// For tests, which stop or break one.
     #[doc(hidden)]
@@ -58,72 +56,78 @@ pub struct Actors {
 }
 
 impl Relay {
-    /// Starts everything that `config` asks for, within a running actix `System`.
+    /// Starts everything that `loaded` asks for, within a running actix `System`.
     ///
     /// # Errors
     /// An address that cannot be listened on, named; an upstream or a token entry that a checked configuration does not have.
-    pub fn start(config: &Config, telemetry: Telemetry) -> anyhow::Result<Self> {
+    pub fn start(loaded: &Loaded, telemetry: Telemetry) -> anyhow::Result<Self> {
+        Self::start_on(Sockets::none(), loaded, telemetry)
+    }
+
+    /// The same, on sockets that were handed over where there is one for an address.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; a socket for an address that the configuration does not name.
+    pub fn start_on(mut sockets: Sockets, loaded: &Loaded, telemetry: Telemetry) -> anyhow::Result<Self> {
+        let config = &loaded.config;
         let tls = doors::private(config, &telemetry)?;
-        let sockets = doors::open(config)?;
-        let doors: Vec<Door> = sockets.iter().map(|(door, _)| *door).collect();
+        let opened = doors::open(config, &mut sockets)?;
+        let doors: Vec<Door> = opened.iter().map(|(door, _)| *door).collect();
+        let for_http = config.http.map(|address| sockets.open("http_addr", address)).transpose()?;
+        sockets.all_claimed()?;
         let started = (Instant::now(), SystemTime::now());
         telemetry.emit(events::Started { workers: config.workers });
+        let told = Arc::new(ArcSwap::from_pointee(facts_of(loaded, &telemetry)));
+        telemetry.emit(events::ConfigLoaded { source: &loaded.source, hash: &told.load().hash });
         let mut arbiters = vec![Arbiter::new()];
         let control = arbiters[0].handle();
         let tally = Tally::default();
-        let targets = upstream::targets(config).context("upstream")?;
-        let labels: Vec<(_, String)> = targets.iter().map(|t| (t.id, t.label.clone())).collect();
-        telemetry.metrics().set_targets(targets.iter().map(|t| t.label.as_str()));
 
         let supervisor = Supervisor::new(config.connection_limit, tally.clone());
         let supervisor_ended = supervisor.ended();
         let supervisor = Supervisor::start_in_arbiter(&control, move |_| supervisor);
-        let (rate, tell) = (config.rate_limit, telemetry.clone());
-        let limiter_tally = tally.clone();
-        let on_panic = Box::new(move || tell.emit(events::Panicked { place: "rate_limiter", session: None }));
-        let rate_limiter = RateLimiter::start_in_arbiter(&control, move |_| RateLimiter::new(rate, limiter_tally, on_panic));
+        let rate_limiter = rate_limiter(config, &control, tally.clone(), &telemetry);
         let (settings, telling) = (config.circuit_breaker, breaker::telling(telemetry.clone()));
         let passages = Passages::default();
-        let breaker = UpstreamBreaker::new(settings, labels, telling).with(passages.clone());
+        // Its targets follow as soon as they are known.
+        let breaker = UpstreamBreaker::new(settings, Vec::new(), telling).with(passages.clone());
         let breaker = UpstreamBreaker::start_in_arbiter(&control, move |_| breaker);
 
         let buffers = BufferStats::new(config.buffers.read.max(config.buffers.write), config.buffers.max_total);
         let stats = Arc::clone(&buffers);
         telemetry.metrics().watch_buffers(move || buffer_use(&stats));
         let traffic: Vec<Arc<WorkerTraffic>> = (0..config.workers).map(|_| Arc::default()).collect();
-        let workers: Vec<Arbiter> = traffic.iter().map(|traffic| worker(config, &buffers, traffic)).collect();
-        let handles: Vec<_> = workers.iter().map(Arbiter::handle).collect();
-        arbiters.extend(workers);
+        let working: Vec<Arbiter> = traffic.iter().map(|traffic| worker(config, &buffers, traffic)).collect();
+        let workers: Vec<ArbiterHandle> = working.iter().map(Arbiter::handle).collect();
+        arbiters.extend(working);
         let (tell, sampled) = (telemetry.clone(), traffic);
         let collector = MetricsCollector::start_in_arbiter(&control, move |_| MetricsCollector::new(tell, sampled));
 
-        let asked = Breaker::new(breaker.clone()).with(passages).timed(telemetry.metrics());
-        let own = doors.iter().map(|door| door.address).collect();
-        let means = upstream::means(config, &targets, own, asked, telemetry.clone()).context("upstream_tls")?;
-        let readiness = Readiness::of(means.reachability.clone());
-        warm(&means.reachability);
-        let gate = Gate::new(&config.security, config.rate_limit.map(|_| rate_limiter.clone()), supervisor.clone(), tally)
-            .context("security.auth_tokens")?
-            .timed(telemetry.metrics());
-        let shared = Arc::new(Shared {
-            gate,
-            router: Router::new(config, targets.clone(), means).context("routes")?,
-            forward: config.forward_query.clone(),
-            tls: tls.clone(),
-            timeouts: config.timeouts,
-            buffers: config.buffers,
-            claims: Claims::new(config.publish_takeover),
-            publish_hold: config.publish_hold,
-            held_bytes: Arc::default(),
+        let staff = Staff {
+            control: control.clone(),
             telemetry: telemetry.clone(),
-            sessions: AtomicU64::new(0),
-        });
-        let cap = config.connection_limit.max_total_connections as usize + HARD_CAP_EXTRA;
-        let listener = Listener::new(sockets, Workers::new(handles), shared, cap);
+            supervisor: supervisor.clone(),
+            rate_limiter: rate_limiter.clone(),
+            breaker: Breaker::new(breaker.clone()).with(passages).timed(telemetry.metrics()),
+            tally,
+            numbering: Numbering::default(),
+            own: doors.iter().map(|door| door.address).collect(),
+            tls: tls.clone(),
+        };
+        let outfit = Arc::new(Outfit::new(config, &staff, None)?);
+        breaker.try_send(breaker::Configure { settings, targets: outfit.labels() }).context("the breaker")?;
+        telemetry.metrics().set_targets(outfit.targets().iter().map(|target| target.label.as_str()));
+        warm(&outfit.reachability);
+        let shared = Arc::clone(&outfit.shared);
+        let listener = Listener::new(opened, Workers::new(workers.clone()), shared, outfit.cap());
         let (watch, listener_gone) = (listener.watch(), listener.gone());
-        let http = match config.http {
+        let outfit = Arc::new(ArcSwap::new(outfit));
+        let asked = Arc::clone(&outfit);
+        let readiness = Readiness::of(move || asked.load().reachability.clone());
+        let http = match for_http {
             None => None,
-            Some(http_address) => {
+            Some(socket) => {
+                let (stats, running, told) = (Arc::clone(&buffers), Arc::clone(&outfit), Arc::clone(&told));
                 let sources = Sources {
                     telemetry: telemetry.clone(),
                     supervisor: supervisor.clone().recipient(),
@@ -135,14 +139,15 @@ impl Relay {
                         let tls = tls.clone();
                         move || listener_facts(&watch(), tls.as_deref())
                     }),
-                    buffers: Arc::new(move || buffer_facts(&buffers)),
-                    upstreams: upstream_facts(config, &targets),
+                    buffers: Arc::new(move || buffer_facts(&stats)),
+                    upstreams: Arc::new(move || running.load().upstreams()),
+                    config: Arc::new(move || (**told.load()).clone()),
                     started: started.0,
                     started_at: started.1,
                 };
                 let tls = tls.filter(|_| config.http_tls);
                 let settings = Settings { allowed: config.http_allowed_networks.clone(), tls };
-                let served = http::serve(bind("http_addr", http_address)?, &settings, sources)?;
+                let served = http::serve(socket, &settings, sources)?;
                 telemetry.emit(events::HttpListening { address: served.address(), open: settings.allowed.is_empty() });
                 Some(served)
             }
@@ -153,18 +158,19 @@ impl Relay {
         arbiters.push(listener_arbiter);
         readiness.set_accepting(true);
         doors.iter().for_each(|door| telemetry.emit(events::Listening { address: door.address, tls: door.tls.as_str() }));
-        let actors = Actors { supervisor: supervisor.clone(), rate_limiter, breaker, collector, listener: listener.clone() };
-        let shutdown_timeout = config.timeouts.shutdown;
+        let actors = Actors { supervisor, rate_limiter, breaker, collector, listener: listener.clone() };
         Ok(Self {
             doors,
             listener,
-            supervisor,
             supervisor_ended,
             listener_gone,
             http,
             readiness,
-            telemetry,
-            shutdown_timeout,
+            staff,
+            outfit,
+            told,
+            buffers,
+            workers,
             arbiters,
             actors,
         })
@@ -187,7 +193,25 @@ impl Relay {
 
     /// Sessions now.
     pub async fn active(&self) -> usize {
-        self.supervisor.send(supervisor::Snapshot).await.map_or(0, |standing| standing.active as usize)
+        self.staff.supervisor.send(supervisor::Snapshot).await.map_or(0, |standing| standing.active as usize)
+    }
+
+    /// Whether every thread of the relay still does what it is asked: the control actors', the workers', the Listener's. Waits as long as it
+    /// takes; the caller bounds it.
+    pub async fn threads_answer(&self) -> bool {
+        let ask = |arbiter: &Arbiter| {
+            let (answer, answered) = oneshot::channel();
+            arbiter.spawn_fn(move || answer.send(()).unwrap_or_default()).then_some(answered)
+        };
+        // All at once: one that is slow takes its time beside the others, not before them.
+        let asked: Vec<_> = self.arbiters.iter().map(ask).collect();
+        for answered in asked {
+            let Some(answered) = answered else { return false };
+            if answered.await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Resolves when the relay must not go on, with the reason: Supervisor's ledger is the truth, and a door that accepts nobody would
@@ -199,24 +223,6 @@ impl Relay {
         }
     }
 
-    /// Lets nobody in any more, lets sessions end for `shutdown_timeout`, closes those that are left.
-    pub async fn drain(&self) {
-        self.readiness.drain();
-        let _ = self.listener.send(listener::Stop).await;
-        let _ = self.supervisor.send(supervisor::Drain).await;
-        let active = self.active().await;
-        self.telemetry.emit(events::DrainStarted { active, timeout: self.shutdown_timeout });
-        tokio::select! {
-            () = self.emptied() => {}
-            () = sleep(self.shutdown_timeout) => {}
-        }
-        let cut = self.supervisor.send(supervisor::KickAll { reason: "shutdown" }).await.unwrap_or(0);
-        let _ = timeout(GOODBYE, self.emptied()).await;
-        // The last bytes, and what the log's throttle still keeps back.
-        let _ = self.actors.collector.send(collector::Tick).await;
-        self.telemetry.emit(events::DrainFinished { ended: active.saturating_sub(cut), cut });
-    }
-
     /// Stops HTTP and the threads. Sessions that are left are dropped where they are.
     pub async fn stop(self) {
         if let Some(http) = self.http {
@@ -226,12 +232,6 @@ impl Relay {
             arbiter.stop();
         }
     }
-
-    async fn emptied(&self) {
-        while self.active().await > 0 {
-            sleep(LOOK).await;
-        }
-    }
 }
 
 /// A thread that runs sessions.
@@ -239,12 +239,29 @@ fn worker(config: &Config, buffers: &Arc<BufferStats>, traffic: &Arc<WorkerTraff
     let arbiter = Arbiter::new();
     let settings = WorkerSettings {
         hold: config.hold.max,
-        keep_buffers: config.buffers.pool.div_ceil(config.workers.max(1)),
+        keep_buffers: keep_buffers(config, config.workers),
         buffers: Arc::clone(buffers),
         traffic: Arc::clone(traffic),
     };
     arbiter.spawn_fn(move || prepare_worker(&settings));
     arbiter
+}
+
+/// Spare buffers for each worker.
+pub(super) fn keep_buffers(config: &Config, workers: usize) -> usize {
+    config.buffers.pool.div_ceil(workers.max(1))
+}
+
+fn rate_limiter(config: &Config, control: &ArbiterHandle, tally: Tally, telemetry: &Telemetry) -> Addr<RateLimiter> {
+    let (rate, tell) = (config.rate_limit, telemetry.clone());
+    let on_panic = Box::new(move || tell.emit(events::Panicked { place: "rate_limiter", session: None }));
+    RateLimiter::start_in_arbiter(control, move |_| RateLimiter::new(rate, tally, on_panic))
+}
+
+/// What /status says of a configuration that was just loaded.
+pub(super) fn facts_of(loaded: &Loaded, telemetry: &Telemetry) -> ConfigFacts {
+    let (source, hash) = (loaded.source.clone(), telemetry.digest(&loaded.for_digest()));
+    ConfigFacts { source, hash, loaded_at: SystemTime::now(), last_reload: None }
 }
 
 /// Probes once, so that the first /ready knows.
@@ -266,24 +283,43 @@ fn listener_facts(standing: &listener::Standing, tls: Option<&tls::Server>) -> L
 }
 
 fn buffer_facts(stats: &BufferStats) -> BufferFacts {
-    BufferFacts { size_bytes: stats.size, lent: stats.lent(), max_total_bytes: stats.max_total, unheld: stats.unheld() }
+    BufferFacts { size_bytes: stats.size(), lent: stats.lent(), max_total_bytes: stats.max_total(), unheld: stats.unheld() }
 }
 
 fn buffer_use(stats: &BufferStats) -> BufferUse {
     BufferUse {
-        lent_bytes: stats.lent().saturating_mul(stats.size) as u64,
-        max_bytes: stats.max_total as u64,
+        lent_bytes: stats.lent().saturating_mul(stats.size()) as u64,
+        max_bytes: stats.max_total() as u64,
         made: stats.made(),
         unheld: stats.unheld(),
     }
 }
 
-fn upstream_facts(config: &Config, targets: &[Arc<Target>]) -> Arc<dyn Fn() -> Vec<UpstreamFacts> + Send + Sync> {
-    let facts = |(target, upstream): (&Arc<Target>, &config::Upstream)| UpstreamFacts {
-        target: target.label.clone(),
-        weight: upstream.weight,
-        tls: upstream::privacy(target, upstream),
-    };
-    let facts: Vec<UpstreamFacts> = targets.iter().zip(&config.upstreams).map(facts).collect();
-    Arc::new(move || facts.clone())
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::config::Env;
+
+    #[actix::test]
+    async fn the_threads_answer_unless_one_of_them_is_stuck() {
+        let text = r#"{ "upstream": "rtmp://origin.example.com", "listen_addr": "127.0.0.1:0", "http_addr": "", "workers": 2 }"#;
+        let config = crate::config::parse(text, &Env::empty(), &crate::app::judge_upstream).expect("it is valid");
+        let relay = Relay::start(&config, Telemetry::silent()).expect("loopback has a free port");
+        assert!(relay.threads_answer().await);
+        let (release, stuck) = std::sync::mpsc::channel::<()>();
+        // The second of the two workers, behind the control thread and the first.
+        relay.arbiters[2].spawn_fn(move || stuck.recv().unwrap_or_default());
+        timeout(Duration::from_millis(200), relay.threads_answer()).await.expect_err("one of them cannot");
+        drop(release);
+        assert!(relay.threads_answer().await);
+        relay.arbiters[2].stop();
+        while relay.threads_answer().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+        relay.stop().await;
+    }
 }

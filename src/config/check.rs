@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use super::address::ListenAddr;
-use super::file::{CircuitBreakerSection, File, LogSection, RateLimitSection, RetrySection};
+use super::file::{CircuitBreakerSection, File, HealthCheckSection, LogSection, RateLimitSection, RetrySection};
 use super::finding::{Finding, Origin, place, quoted};
 use super::routing::{Routing, strategy};
 use super::scalar::Span;
@@ -89,13 +89,16 @@ impl Check<'_> {
 
     fn config(&mut self, file: File) -> Config {
         let doors::Doors { listen, listen_tls, listeners, http, http_tls, files } = doors::check(self, &file);
+        let admin = self.admin(
+            &file,
+            &[Some(listen), http].into_iter().flatten().chain(listeners.iter().map(|door| door.address)).collect::<Vec<_>>(),
+        );
         let http_allowed_networks = self.networks("http_allowed_networks", &file.http_allowed_networks);
         let workers = if file.workers == 0 { self.facts.cores.clamp(1, 1024) } else { size(file.workers) };
         let timeouts = timeouts(&file);
         let retry = self.retry(&file.retry, timeouts.dial);
         let security = access::check(self, &file.security, files);
         let (upstreams, routes) = self.upstreams(&file, &security.upstream_allowed_networks);
-        self.not_in_this_version(&file);
         Config {
             listen,
             listen_tls,
@@ -103,11 +106,14 @@ impl Check<'_> {
             http,
             http_tls,
             http_allowed_networks,
+            admin,
             workers,
             upstreams,
             strategy: strategy(file.upstream_strategy),
             hash_load_factor: Some(file.upstream_hash_load_factor).filter(|&factor| factor > 0.0),
             routes,
+            health_check: self.health_check(&file.upstream_health_check),
+            dns: Dns { cache_ttl: file.dns.cache_ttl.0, stale_ttl: file.dns.stale_ttl.0 },
             upstream_max_dialing: size(file.upstream_max_dialing),
             upstream_ca_file: self.path("upstream_tls.ca_file", &file.upstream_tls.ca_file),
             forward_query: file.forward_query.clone(),
@@ -123,6 +129,12 @@ impl Check<'_> {
             circuit_breaker: circuit_breaker(&file.circuit_breaker),
             retry,
             ready: Ready { fail_after: file.ready.fail_after.0 },
+            reload: Reload {
+                watch: Some(file.reload.watch.0).filter(|every| !every.is_zero()),
+                partial: file.reload.partial,
+                revoke_live: file.security.revoke_live,
+            },
+            drain: self.drain(&file),
             log: self.log(file.log),
         }
     }
@@ -135,6 +147,43 @@ impl Check<'_> {
     /// A path that `key` names; none where it is empty.
     pub(super) fn path(&self, key: &str, path: &str) -> Option<PathBuf> {
         (!path.is_empty()).then(|| resolve(self.facts.base, self.facts.origin, key, path))
+    }
+
+    fn admin(&mut self, file: &File, others: &[ListenAddr]) -> Admin {
+        let token = file.security.admin_token.expose();
+        if token.chars().any(|c| !c.is_ascii_graphic()) {
+            self.error(
+                "security.admin_token",
+                "holds a blank or a character that no HTTP header carries; expected letters, digits and signs",
+            );
+        } else if (1..16).contains(&token.len()) {
+            self.error("security.admin_token", "is shorter than 16 characters: whoever guesses it can end every stream");
+        }
+        let token = (!token.is_empty()).then(|| file.security.admin_token.clone().into_secret());
+        let address = if file.admin_addr.is_empty() { None } else { self.address("admin_addr", &file.admin_addr) };
+        let Some(bound) = address else { return Admin { address, token } };
+        if token.is_none() && self.intact(&["security.admin_token"]) && !bound.host.is_some_and(|host| host.is_loopback()) {
+            let text =
+                format!("{bound} is no loopback address; expected \"127.0.0.1:{}\", or a security.admin_token", bound.port);
+            self.error("admin_addr", text);
+        }
+        if others.iter().any(|other| other.collides(&bound)) {
+            if !self.given("admin_addr") {
+                self.warn("admin_addr", format!("its default, {bound}, is taken by another address of ours: there is no /admin"));
+                return Admin { address: None, token };
+            }
+            self.error("admin_addr", "takes the port of another address of ours; expected another port, or \"\" for no /admin");
+        }
+        Admin { address, token }
+    }
+
+    fn drain(&mut self, file: &File) -> Drain {
+        let (spread, most) = (file.drain.spread.0, file.shutdown_timeout.0);
+        if spread > most && self.given("drain.spread") {
+            let text = format!("is longer than shutdown_timeout ({}) and ends with it", Span(most));
+            self.warn("drain.spread", text);
+        }
+        Drain { delay: file.drain.delay.0, spread: spread.min(most) }
     }
 
     pub(super) fn networks(&mut self, key: &str, texts: &[String]) -> Vec<IpNetwork> {
@@ -166,13 +215,6 @@ impl Check<'_> {
             );
         }
         (upstreams, routes)
-    }
-
-    /// Keys of the plan that this version cannot fulfil: said, never ignored.
-    fn not_in_this_version(&mut self, file: &File) {
-        if file.upstream_health_check.enabled {
-            self.warn("upstream_health_check.enabled", "health checks are not in this version and have no effect yet");
-        }
     }
 
     fn buffers(&mut self, file: &File) -> Buffers {
@@ -248,6 +290,24 @@ impl Check<'_> {
             self.warn("retry.total_timeout", text);
         }
         section.enabled.then_some(retry)
+    }
+
+    fn health_check(&mut self, section: &HealthCheckSection) -> Option<HealthCheck> {
+        let HealthCheckSection { enabled, interval_sec, timeout_sec, rise, fall, kind } = *section;
+        let times = ["upstream_health_check.interval_sec", "upstream_health_check.timeout_sec"];
+        if enabled && timeout_sec > interval_sec && self.intact(&times) {
+            let text = format!(
+                "found {timeout_sec}, longer than interval_sec ({interval_sec}): a silent upstream is checked less often"
+            );
+            self.warn("upstream_health_check.timeout_sec", text);
+        }
+        enabled.then(|| HealthCheck {
+            interval: seconds(interval_sec),
+            timeout: seconds(timeout_sec),
+            rise: narrow(rise),
+            fall: narrow(fall),
+            kind,
+        })
     }
 
     fn log(&mut self, section: LogSection) -> Log {

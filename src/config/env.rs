@@ -60,7 +60,7 @@ pub(super) struct Overlay {
 }
 
 /// Keys for which the empty text means something, so that an empty variable is no mistake.
-const EMPTY_MEANS_SOMETHING: [&str; 1] = ["http_addr"];
+const EMPTY_MEANS_SOMETHING: [&str; 2] = ["http_addr", "admin_addr"];
 
 /// Writes the variables into `tree`, which holds the file.
 pub(super) fn overlay(tree: &mut Value, env: &Env) -> Overlay {

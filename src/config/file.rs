@@ -3,6 +3,7 @@
 //! `schema` derives from these types what `--print-schema` prints, what `shape` checks, and the name of each variable;
 //! `Default` is the only place of a default. The comment of a field is its description in the schema.
 
+mod operation;
 mod upstreams;
 
 use schemars::JsonSchema;
@@ -12,7 +13,11 @@ use super::scalar::{RawToken, RawUser, Span};
 use super::secret::Hidden;
 use super::settings::{AdobeAuth, ForwardQuery, LogFormat, LogLevel, ProxyMode, StreamNames, Takeover, Tls};
 
-pub(super) use upstreams::{HealthCheckSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream};
+pub(super) use upstreams::{
+    DnsSection, HealthCheckSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream,
+};
+
+pub(super) use operation::{DrainSection, ReloadSection};
 
 /// Configuration of relay. `//` and `/* */` comments may stand anywhere.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +34,8 @@ pub(super) struct File {
     pub(super) http_tls: bool,
     /// Networks that may ask for /status and /metrics. Empty: everyone who can reach http_addr.
     pub(super) http_allowed_networks: Vec<String>,
+    /// Address for /admin, which changes things. A loopback address, unless security.admin_token is set. "" turns it off.
+    pub(super) admin_addr: String,
     /// Threads that run sessions. 0: one for each processor.
     #[schemars(range(max = 1024))]
     pub(super) workers: u64,
@@ -72,7 +79,7 @@ pub(super) struct File {
     /// An upstream that takes nothing of a publisher's stream for so long is dead: another is looked for. At most write_timeout counts.
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
     pub(super) upstream_stall_timeout: Span,
-    /// What sessions get to end by themselves after SIGTERM. "0s": none.
+    /// From the end of drain.delay until what is left of the sessions is cut. "0s": at once.
     #[schemars(extend("x-maximum" = "1h"))]
     pub(super) shutdown_timeout: Span,
     /// Bytes from the client that one session may hold.
@@ -101,10 +108,16 @@ pub(super) struct File {
     pub(super) circuit_breaker: CircuitBreakerSection,
     /// Tries a failed dial again, while the client waits.
     pub(super) retry: RetrySection,
-    /// Checks of upstreams without clients. Not in this version.
+    /// Checks of upstreams without clients.
     pub(super) upstream_health_check: HealthCheckSection,
+    /// Names of upstreams.
+    pub(super) dns: DnsSection,
     /// When /ready answers 503.
     pub(super) ready: ReadySection,
+    /// How a new configuration is taken.
+    pub(super) reload: ReloadSection,
+    /// How the relay empties after SIGTERM.
+    pub(super) drain: DrainSection,
     /// Log lines.
     pub(super) log: LogSection,
 }
@@ -117,6 +130,7 @@ impl Default for File {
             http_addr: ":8080".into(),
             http_tls: false,
             http_allowed_networks: Vec::new(),
+            admin_addr: "127.0.0.1:8081".into(),
             workers: 0,
             upstream: None,
             upstreams: None,
@@ -146,7 +160,10 @@ impl Default for File {
             circuit_breaker: CircuitBreakerSection::default(),
             retry: RetrySection::default(),
             upstream_health_check: HealthCheckSection::default(),
+            dns: DnsSection::default(),
             ready: ReadySection::default(),
+            reload: ReloadSection::default(),
+            drain: DrainSection::default(),
             log: LogSection::default(),
         }
     }
@@ -264,6 +281,10 @@ pub(super) struct SecuritySection {
     pub(super) proxy_protocol: ProxyMode,
     /// Networks in which an upstream may stand although they are not public (loopback, private, link-local and the like are refused otherwise).
     pub(super) upstream_allowed_networks: Vec<String>,
+    /// What every request to /admin must show, as "Authorization: Bearer ...". "": nothing, and admin_addr must be a loopback address.
+    pub(super) admin_token: Hidden,
+    /// Whether a reload ends the sessions whose token it has removed.
+    pub(super) revoke_live: bool,
     /// Whether clients must speak TLS at listen_addr (rtmps://).
     pub(super) tls_enabled: bool,
     /// Whether they may also speak plain there: the first byte tells.

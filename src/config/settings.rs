@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 use super::address::ListenAddr;
 
 mod access;
+mod operation;
 mod upstreams;
 
 pub use access::{AdobeAuth, Key, ProxyMode, Security, TokenEntry, UserEntry};
-pub use upstreams::{Match, ProxyProtocol, Route, Strategy, Upstream};
+pub use operation::{Admin, Drain, Reload};
+pub use upstreams::{CheckKind, Dns, HealthCheck, Match, ProxyProtocol, Route, Strategy, Upstream};
 
 /// The whole configuration. Two that are equal ask for the same behaviour; `Debug` prints no secret.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +34,8 @@ pub struct Config {
     pub http_tls: bool,
     /// Networks that may ask for /status and /metrics; empty lets everyone.
     pub http_allowed_networks: Vec<IpNetwork>,
+    /// The door of operators.
+    pub admin: Admin,
     /// Threads that run sessions, 1 to 1024.
     pub workers: usize,
     /// Where streams go; never empty.
@@ -43,6 +47,10 @@ pub struct Config {
     pub hash_load_factor: Option<f64>,
     /// Which streams go to which upstreams, the first that matches; empty sends all to all.
     pub routes: Vec<Route>,
+    /// How upstreams are checked without clients; `None` when off.
+    pub health_check: Option<HealthCheck>,
+    /// How long answers to look-ups of upstreams' names are good.
+    pub dns: Dns,
     /// Dials in progress to one target at the same time, at least 1.
     pub upstream_max_dialing: usize,
     /// Authorities for upstreams that name none themselves; `None`: those of this machine.
@@ -73,6 +81,10 @@ pub struct Config {
     pub retry: Option<Retry>,
     /// When /ready says no.
     pub ready: Ready,
+    /// How a new configuration is taken.
+    pub reload: Reload,
+    /// How the relay empties.
+    pub drain: Drain,
     /// How the relay tells what happens.
     pub log: Log,
 }
@@ -121,7 +133,7 @@ pub struct Timeouts {
     pub write: Duration,
     /// A publisher's upstream that takes nothing for so long is dead (`upstream_stall_timeout`).
     pub stall: Duration,
-    /// What sessions get to end by themselves at SIGTERM; zero closes them at once.
+    /// From the last accepted client of a drain until what is left is cut; zero cuts at once.
     pub shutdown: Duration,
 }
 

@@ -68,7 +68,7 @@ fn a_configuration_with_every_key_of_the_plan_loads() {
     let loaded = read(
         &json!({
             "listen_addr": "0.0.0.0:1935", "http_addr": "127.0.0.1:8080", "upstreams": [{ "url": "rtmp://a", "weight": 3 }, { "url": "rtmp://b" }],
-            "upstream_strategy": "round_robin", "upstream_health_check": { "enabled": false, "interval_sec": 10, "timeout_sec": 2.5 },
+            "upstream_strategy": "round_robin", "upstream_health_check": { "enabled": true, "interval_sec": 10, "timeout_sec": 2.5 },
             "idle_timeout": "1h30m", "read_buffer": 4096, "write_buffer": 1_048_576,
             "security": { "auth_enabled": true, "auth_tokens": ["one", { "token": "two", "name": "studio", "actions": ["publish"], "streams": ["live/*"] }],
                 "tls_enabled": false, "tls_cert": "", "tls_key": "", "allowed_clients": ["10.0.0.0/8"], "denied_clients": ["10.1.0.0/16"], "upstream_allowed_networks": ["192.168.0.0/16"] },
@@ -82,6 +82,8 @@ fn a_configuration_with_every_key_of_the_plan_loads() {
     assert!(warnings.is_empty(), "{warnings:?}");
     assert_eq!(config.upstreams.iter().map(|upstream| upstream.weight).collect::<Vec<_>>(), [3, 1]);
     assert_eq!(config.timeouts.idle, Duration::from_secs(5400));
+    let (interval, timeout) = (Duration::from_secs(10), Duration::from_millis(2500));
+    assert_eq!(config.health_check, Some(HealthCheck { interval, timeout, rise: 2, fall: 3, kind: CheckKind::Handshake }));
     let tokens: Vec<_> =
         config.security.auth_tokens.iter().map(|t| (t.token.expose_secret(), &*t.name, t.publish, t.play)).collect();
     assert_eq!(tokens, [("one", "token-1", true, true), ("two", "studio", true, false)]);
@@ -166,11 +168,6 @@ fn a_file_that_is_no_object_is_refused() {
 }
 
 #[test]
-fn what_this_version_cannot_do_is_said() {
-    assert!(warnings(json!({ "upstream_health_check": { "enabled": true } }))[0].contains("no effect yet"));
-}
-
-#[test]
 fn authentication_and_tokens_belong_together() {
     assert!(
         error(json!({ "security": { "auth_enabled": true } })).starts_with("security.auth_enabled: is true without any token")
@@ -190,6 +187,8 @@ fn what_would_have_no_effect_is_said() {
     assert!(warnings(json!({ "connection_limit": { "max_per_ip": 2000 } }))[0].contains("never be reached"));
     assert!(warnings(json!({ "retry": { "total_timeout": "1s" } }))[0].contains("dial_timeout (5s)"));
     assert!(warnings(json!({ "security": { "upstream_allowed_networks": ["0.0.0.0/0"] } }))[0].contains("turns the guard off"));
+    let slow = json!({ "upstream_health_check": { "enabled": true, "interval_sec": 1 } });
+    assert!(warnings(slow)[0].contains("longer than interval_sec (1)"));
     assert!(warnings(json!({ "log": { "fingerprint_key": "short" } }))[0].contains("shorter than 16"));
 }
 

@@ -40,6 +40,15 @@ pub(super) fn set(tree: &mut Value, path: &str, value: Value) {
     }
 }
 
+/// Takes the value at `path` away, if there is one.
+pub(super) fn remove(tree: &mut Value, path: &str) {
+    let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
+    let mut steps = parents.split('.').filter(|step| !step.is_empty());
+    if let Some(Value::Object(map)) = steps.try_fold(tree, |node, step| node.get_mut(step)) {
+        map.shift_remove(last);
+    }
+}
+
 /// A JSON value in which no object has a key twice: serde_json alone would silently take the last.
 struct Tree(Value);
 

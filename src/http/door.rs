@@ -9,6 +9,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{Method, header};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpResponse, web};
+use arc_swap::ArcSwap;
 use ipnetwork::IpNetwork;
 use serde_json::json;
 
@@ -17,19 +18,25 @@ use super::PATHS;
 /// Answered for everyone: load balancers ask from anywhere, and nothing of the streams is in them.
 const PUBLIC: [&str; 4] = ["/", "/health", "/livez", "/ready"];
 
-/// `http_allowed_networks`. Cheap to clone.
+/// `http_allowed_networks`. Cheap to clone; all clones are the same.
 #[derive(Clone)]
-pub(super) struct Door(Arc<[IpNetwork]>);
+pub(super) struct Door(Arc<ArcSwap<Vec<IpNetwork>>>);
 
 impl Door {
     /// An empty list lets everyone in.
     pub(super) fn new(allowed: Vec<IpNetwork>) -> Self {
-        Self(allowed.into())
+        Self(Arc::new(ArcSwap::from_pointee(allowed)))
+    }
+
+    /// Changes whom it lets in.
+    pub(super) fn allow(&self, allowed: Vec<IpNetwork>) {
+        self.0.store(Arc::new(allowed));
     }
 
     fn lets(&self, path: &str, client: Option<IpAddr>) -> bool {
         let known = client.map(|ip| ip.to_canonical());
-        PUBLIC.contains(&path) || self.0.is_empty() || known.is_some_and(|ip| self.0.iter().any(|net| net.contains(ip)))
+        let allowed = self.0.load();
+        PUBLIC.contains(&path) || allowed.is_empty() || known.is_some_and(|ip| allowed.iter().any(|net| net.contains(ip)))
     }
 
     fn judge(&self, request: &ServiceRequest) -> Option<HttpResponse> {

@@ -10,7 +10,7 @@ use super::Readiness;
 use crate::admission::{rate_limiter, supervisor};
 use crate::telemetry::{Telemetry, collector};
 use crate::tls;
-use crate::upstream::breaker;
+use crate::upstream::{UpstreamView, breaker};
 
 /// Everybody who is asked. Cheap to clone.
 #[derive(Clone)]
@@ -32,7 +32,9 @@ pub struct Sources {
     /// Tells of the buffers; must not block.
     pub buffers: Arc<dyn Fn() -> BufferFacts + Send + Sync>,
     /// The configured upstreams, in their order; must not block.
-    pub upstreams: Arc<dyn Fn() -> Vec<UpstreamFacts> + Send + Sync>,
+    pub upstreams: Arc<dyn Fn() -> Vec<UpstreamView> + Send + Sync>,
+    /// The configuration that runs, and the last attempt to change it; must not block.
+    pub config: Arc<dyn Fn() -> ConfigFacts + Send + Sync>,
     /// When the process began.
     pub started: Instant,
     /// The same on the wall clock.
@@ -54,6 +56,32 @@ pub struct ListenerFacts {
     pub hard_cap: u64,
 }
 
+/// The configuration.
+#[derive(Debug, Clone)]
+pub struct ConfigFacts {
+    /// The file, or "the environment".
+    pub source: String,
+    /// Keyed digest of what runs; the key is that of the fingerprints.
+    pub hash: String,
+    /// When it was loaded.
+    pub loaded_at: SystemTime,
+    /// The last attempt to load another one.
+    pub last_reload: Option<LastReload>,
+}
+
+/// How an attempt to load another configuration ended.
+#[derive(Debug, Clone)]
+pub struct LastReload {
+    /// When.
+    pub at: SystemTime,
+    /// What asked for it.
+    pub by: &'static str,
+    /// One of [`labels::CONFIG_RELOADS`](crate::telemetry::labels::CONFIG_RELOADS).
+    pub result: &'static str,
+    /// What was wrong with it, without secrets.
+    pub error: Option<String>,
+}
+
 /// The pools of buffers, of all workers together.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BufferFacts {
@@ -65,15 +93,4 @@ pub struct BufferFacts {
     pub max_total_bytes: usize,
     /// Messages that were passed on unheld because of that.
     pub unheld: u64,
-}
-
-/// One upstream.
-#[derive(Debug, Clone)]
-pub struct UpstreamFacts {
-    /// Its label, without credentials, key and query.
-    pub target: String,
-    /// Its share of new sessions.
-    pub weight: u32,
-    /// "off", "verified" or "not_verified".
-    pub tls: &'static str,
 }

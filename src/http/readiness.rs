@@ -53,10 +53,10 @@ impl Readiness {
         Self { doors: Arc::default(), reachable }
     }
 
-    /// The same, asking what dials and probes have found.
-    pub fn of(reachability: Reachability) -> Self {
+    /// The same, asking what dials and probes have found; a reload changes whom to ask.
+    pub fn of(reachability: impl Fn() -> Reachability + Send + Sync + 'static) -> Self {
         Self::new(Arc::new(move || {
-            let reachability = reachability.clone();
+            let reachability = reachability();
             Box::pin(async move { sentence(&reachability.check().await) })
         }))
     }

@@ -2,6 +2,7 @@
 
 mod page;
 mod sessions;
+mod upstreams;
 
 use std::time::{Instant, SystemTime};
 

@@ -16,7 +16,8 @@ use super::*;
 use crate::admission::{Permit, RateLimiter, Refusal, Supervisor, Tally, rate_limiter, supervisor};
 use crate::config::{CircuitBreaker, ConnectionLimit, RateLimit};
 use crate::telemetry::{MetricsCollector, SessionCell, SessionId, State, Telemetry, WorkerTraffic, collector, labels};
-use crate::upstream::{DialError, NoRoute, TargetId, UpstreamBreaker, breaker};
+use crate::upstream::vital::{Rules, Trouble, Vital};
+use crate::upstream::{DialError, NoRoute, TargetId, UpstreamBreaker, UpstreamView, breaker};
 
 const TARGET: &str = "rtmp://origin.example:1935/live";
 
@@ -88,6 +89,22 @@ impl Handler<breaker::Snapshot> for Counting {
     }
 }
 
+/// One that has failed a check.
+fn upstream() -> UpstreamView {
+    let mut vital = Vital::new(Instant::now());
+    vital.checked(Instant::now(), Rules { rise: 1, fall: 1 }, Err(Trouble::new("connect_refused", "nobody listens there")));
+    UpstreamView {
+        target: TARGET.into(),
+        name: Some("main".into()),
+        weight: 1,
+        backup: false,
+        sessions: 1,
+        max_connections: Some(500),
+        tls: "off",
+        health: vital.view(Instant::now()),
+    }
+}
+
 impl House {
     fn new() -> Self {
         let (telemetry, tally) = (Telemetry::silent(), Tally::default());
@@ -121,7 +138,13 @@ impl House {
                 hard_cap: 1064,
             }),
             buffers: Arc::new(BufferFacts::default),
-            upstreams: Arc::new(|| vec![UpstreamFacts { target: TARGET.into(), weight: 1, tls: "off" }]),
+            upstreams: Arc::new(|| vec![upstream()]),
+            config: Arc::new(|| ConfigFacts {
+                source: "relay.json".into(),
+                hash: "0123456789abcdef".into(),
+                loaded_at: SystemTime::UNIX_EPOCH,
+                last_reload: None,
+            }),
             started: Instant::now(),
             started_at: SystemTime::now(),
         };
@@ -363,7 +386,11 @@ async fn every_address_is_served_where_no_host_is_named() {
     let every = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0")).unwrap();
     every.set_nonblocking(true).unwrap();
     let served = serve(every, &settings, house.sources.clone()).unwrap();
-    let v4 = Served { address: ([127, 0, 0, 1], served.address().port()).into(), handle: served.handle.clone() };
+    let v4 = Served {
+        address: ([127, 0, 0, 1], served.address().port()).into(),
+        handle: served.handle.clone(),
+        door: served.door.clone(),
+    };
     assert_eq!(get(&v4, "/status").await.status, 200, "a mapped v4 client is judged as v4");
 }
 

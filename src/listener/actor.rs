@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
+use arc_swap::ArcSwap;
 use socket2::SockRef;
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::Workers;
+use super::{Workers, shape_clients};
 use crate::admission::Refusal;
+use crate::config::Tcp;
 use crate::session::{self, Accepted, Door, Shared};
 use crate::telemetry::events;
 
@@ -32,9 +34,10 @@ pub struct Listener {
 /// What all doors lead to.
 struct Hall {
     workers: Workers,
-    shared: Arc<Shared>,
+    /// What a session gets that begins now.
+    shared: ArcSwap<Shared>,
     /// Most accepted sockets; over it they are closed without a word.
-    cap: usize,
+    cap: AtomicUsize,
     accepting: AtomicBool,
     accepted: AtomicUsize,
 }
@@ -42,7 +45,7 @@ struct Hall {
 impl Listener {
     /// Accepts from every one of `doors` (non-blocking sockets), at most `cap` at a time, once it is started.
     pub fn new(doors: Vec<(Door, TcpListener)>, workers: Workers, shared: Arc<Shared>, cap: usize) -> Self {
-        let accepting = AtomicBool::new(false);
+        let (shared, cap, accepting) = (ArcSwap::new(shared), AtomicUsize::new(cap), AtomicBool::new(false));
         let hall = Hall { workers, shared, cap, accepting, accepted: AtomicUsize::new(0) };
         Self {
             hall: Arc::new(hall),
@@ -66,7 +69,7 @@ impl Listener {
             accepting: hall.accepting.load(Relaxed),
             accepted: hall.accepted.load(Relaxed),
             open: hall.workers.accepted(),
-            cap: hall.cap,
+            cap: hall.cap.load(Relaxed),
         }
     }
 
@@ -76,7 +79,7 @@ impl Listener {
             let accepting = Arc::clone(&self.hall).accept(*door, Arc::clone(socket)).into_actor(self);
             // One door that fails ends all: half a relay would look like a whole one.
             self.accepting.push(ctx.spawn(accepting.map(|error, listener, ctx| {
-                listener.hall.shared.telemetry.emit(events::AcceptFailed { error: &error });
+                listener.hall.shared.load().telemetry.emit(events::AcceptFailed { error: &error });
                 ctx.stop();
             })));
         }
@@ -120,7 +123,7 @@ impl Hall {
                     Err(e) if is_about_one_client(&e) => {}
                     Err(error) => {
                         // Out of descriptors or memory. The socket stays readable, so without a rest this would spin.
-                        self.shared.telemetry.emit(events::AcceptFailed { error: &error });
+                        self.shared.load().telemetry.emit(events::AcceptFailed { error: &error });
                         tokio::time::sleep(REST).await;
                     }
                 }
@@ -131,17 +134,18 @@ impl Hall {
     fn hand_over(&self, stream: TcpStream, peer: SocketAddr, door: Door) {
         self.accepted.fetch_add(1, Relaxed);
         let peer = unmapped(peer);
-        let Some((worker, slot)) = self.workers.place(self.cap) else {
-            self.shared.gate.tally().count(&Refusal::HardCap);
+        let shared = self.shared.load_full();
+        let Some((worker, slot)) = self.workers.place(self.cap.load(Relaxed)) else {
+            shared.gate.tally().count(&Refusal::HardCap);
             let reason = Refusal::HardCap.reason();
             // With a reset nothing of it stays in the kernel, and the peer knows at once.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-            return self.shared.telemetry.emit(events::SocketRefused { client: peer, reason });
+            return shared.telemetry.emit(events::SocketRefused { client: peer, reason });
         };
         if stream.set_nonblocking(true).is_ok() {
-            let open = self.shared.telemetry.metrics().connection_opened();
+            let open = shared.telemetry.metrics().connection_opened();
             let accepted = Accepted { stream, peer, at: Instant::now(), door, slot: Box::new((slot, open)) };
-            session::start(worker, Arc::clone(&self.shared), accepted);
+            session::start(worker, shared, accepted);
         }
     }
 }
@@ -169,6 +173,18 @@ pub struct Pause;
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Resume;
+
+/// From now on, sessions begin with this. Who is in keeps what it has.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Configure {
+    /// What they get.
+    pub shared: Arc<Shared>,
+    /// Most accepted sockets.
+    pub cap: usize,
+    /// Kernel buffers of their sockets.
+    pub tcp: Tcp,
+}
 
 /// Close the door for good: the kernel refuses new connections.
 #[derive(Debug, Message)]
@@ -219,6 +235,19 @@ impl Handler<Resume> for Listener {
         if self.accepting.is_empty() {
             self.accept(ctx);
         }
+    }
+}
+
+impl Handler<Configure> for Listener {
+    type Result = ();
+
+    fn handle(&mut self, Configure { shared, cap, tcp }: Configure, _: &mut Self::Context) {
+        for (_, socket) in &self.doors {
+            // The sizes are within the bounds of the configuration; a kernel that has lower ones uses those.
+            let _ = shape_clients(socket, tcp, shared.timeouts.write);
+        }
+        self.hall.cap.store(cap, Relaxed);
+        self.hall.shared.store(shared);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The RTSP wire (RFC 2326) as a relay needs it: what stands between two bytes of a connection, and whose name is whose.
+//! Pure: the RTSP wire (RFC 2326) as a relay needs it: what stands between two bytes of a connection, and whose name is whose.
 //!
 //! `framing` finds requests, responses and interleaved frames in a stream of bytes, `message` reads and writes a head. `front` is the
 //! relay towards a client that has named no stream yet, `dialogue` the relay between that client and an upstream, over `tracks`, `url`,

@@ -63,7 +63,7 @@ impl Handler<Kick> for ConnectionActor {
     type Result = ();
 
     fn handle(&mut self, kick: Kick, _: &mut Self::Context) {
-        self.seat.end(Outcome::new(Side::Relay, kick.reason, Status::Success));
+        self.seat.ask(kick.manner, Outcome::new(Side::Relay, kick.reason, Status::Success), Instant::now());
     }
 }
 

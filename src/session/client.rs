@@ -3,12 +3,12 @@
 use std::io;
 use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::opening::{PIECE, TELL};
+use super::opening::TELL;
 use super::outcome::{Outcome, Side, Status};
+use super::piece;
 use super::sides::farewell;
 use crate::admission::Login;
 use crate::protocol::rtmp::server::{Progress, Request, ServerError, ServerSession, Stage};
@@ -46,13 +46,12 @@ impl Client {
 
     /// Talks until connect waits for an answer, or publish or play is complete.
     pub(super) async fn negotiate(&mut self) -> Result<Heard, Outcome> {
-        let mut piece = [0; PIECE];
         loop {
             let progress = match self.first.take() {
                 Some(first) => self.session.handle_input(&first),
                 None => {
-                    let read = self.read(&mut piece).await?;
-                    self.session.handle_input(&piece[..read])
+                    let session = &mut self.session;
+                    heard(piece::read(&mut self.stream, |bytes| session.handle_input(bytes)).await)?
                 }
             };
             let sent = self.flush().await;
@@ -100,12 +99,12 @@ impl Client {
 
     /// Resolves when the client leaves. What it sends meanwhile is kept, within a bound; beyond it the client waits.
     pub(super) async fn leaves(&mut self) -> Outcome {
-        let mut piece = [0; PIECE];
         while self.early.len() < EARLY {
-            match self.read(&mut piece).await {
-                Ok(read) => self.early.extend_from_slice(&piece[..read]),
-                Err(_) => return Outcome::new(Side::Client, "client_left", Status::Error),
+            let early = &mut self.early;
+            if let Err(outcome) = heard(piece::read(&mut self.stream, |bytes| early.extend_from_slice(bytes)).await) {
+                return outcome;
             }
+            piece::acknowledge(&self.stream);
         }
         std::future::pending().await
     }
@@ -117,9 +116,14 @@ impl Client {
         let _ = self.session.handle_input(&early);
     }
 
-    /// Sends what the session has to say.
+    /// Sends what the session has to say; where that is nothing, what was heard is acknowledged.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
-        self.stream.write_all(&self.session.take_output()).await?;
+        let output = self.session.take_output();
+        if output.is_empty() {
+            piece::acknowledge(&self.stream);
+            return Ok(());
+        }
+        self.stream.write_all(&output).await?;
         self.stream.flush().await
     }
 
@@ -133,16 +137,6 @@ impl Client {
         Outcome::new(Side::Client, reason, Status::Error)
     }
 
-    async fn read(&mut self, piece: &mut [u8]) -> Result<usize, Outcome> {
-        let read = self.stream.read(piece).await.map_err(lost)?;
-        // Clients write these messages in small pieces with Nagle on: an early acknowledgement saves 40 ms each.
-        let _ = SockRef::from(self.stream.tcp()).set_tcp_quickack(true);
-        match read {
-            0 => Err(Outcome::new(Side::Client, "client_left", Status::Error)),
-            read => Ok(read),
-        }
-    }
-
     async fn broke(&mut self, error: &ServerError) -> Outcome {
         // The session has put an answer into its output where the client can understand one.
         if self.session.stage() >= Stage::Connect {
@@ -150,6 +144,10 @@ impl Client {
         }
         Outcome::new(Side::Client, error.reason(), Status::Error).because(error)
     }
+}
+
+fn heard<T>(read: io::Result<Option<T>>) -> Result<T, Outcome> {
+    read.map_err(lost)?.ok_or_else(|| Outcome::new(Side::Client, "client_left", Status::Error))
 }
 
 fn lost(error: io::Error) -> Outcome {

@@ -159,7 +159,7 @@ impl Collector {
 pub(super) async fn collect(stream: &mut Stream, collector: &mut Collector, filter: &mut ClientFilter, place: &Place) -> Over {
     loop {
         let read = std::future::poll_fn(|cx| {
-            let mut buffer = place.worker.pool.lend();
+            let mut buffer = place.worker.pool.lend(place.shared.buffers.read);
             let mut room = ReadBuf::new(&mut buffer);
             let result = Pin::new(&mut *stream).poll_read(cx, &mut room);
             result.map_ok(|()| match room.filled() {

@@ -106,8 +106,10 @@ impl ClientFilter {
         let stream = command.stream_name().ok_or("no stream name was given")?.to_vec();
         let request = &self.asked.request;
         let mut name = StreamName::parse(&request.app, &stream).map_err(|e| e.to_string())?;
+        let gate = &self.place.shared.gate;
         let proof = self.asked.login.as_ref().map(Proof::Login);
-        let granted = self.place.shared.gate.authenticate(action, &mut name, &request.tokens, proof);
+        let granted = gate.authenticate(action, &mut name, &request.tokens, proof);
+        let granted = granted.and_then(|granted| gate.still_good(granted.token).map(|()| granted));
         let granted = granted.map_err(|refusal| self.unauthorised(action, &refusal))?;
         if action == Action::Publish {
             self.claim_again(&name, granted)?;

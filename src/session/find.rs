@@ -15,9 +15,7 @@ use crate::protocol::name::{Action, Identity, Names, StreamName};
 use crate::protocol::proxy::Ends;
 use crate::protocol::rtmp::replay::Renamer;
 use crate::protocol::rtmp::server::Request;
-use crate::upstream::{
-    Ask, CircuitPermit, Connected, Family, Link, Load, NoRoute, Publication, Seek, SeekError, Target, TargetId,
-};
+use crate::upstream::{Ask, Connected, DialPermit, Family, Link, Load, NoRoute, Publication, Seek, SeekError, Target, TargetId};
 
 /// The first wait between two searches, and the longest: each has its own waits between dials.
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
@@ -180,14 +178,14 @@ fn failed(
     place: &Place,
     action: Action,
     target: &Target,
-    permit: CircuitPermit,
+    permit: DialPermit,
     failure: Failure,
     attempt: u32,
 ) -> Option<NotFound> {
     match failure {
         Failure::Refused { code, text } => {
             // By command, not by failing: the upstream is well, and would say the same again.
-            drop(permit);
+            permit.refused();
             report::upstream_refused(place, target, &code);
             let why = Why::Refused { by: target.id, busy: code.is_empty() || code == "NetStream.Publish.BadName" };
             let code = if code.starts_with("NetStream.") { code } else { failure_code(action).to_owned() };
@@ -195,7 +193,7 @@ fn failed(
             Some(NotFound { code, text, outcome, why })
         }
         Failure::Broken { kind, text } => {
-            permit.failure();
+            permit.failure(kind, &text);
             report::dial_failed(place, target, kind, &text, attempt);
             None
         }

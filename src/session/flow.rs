@@ -28,7 +28,7 @@ use super::buffer::Buffer;
 use super::life::Place;
 use super::seat::Direction;
 use super::sockopt::set_receive_low_water;
-use crate::protocol::rtmp::joiner::{Filter, JoinError, Joiner, Outgoing};
+use crate::protocol::rtmp::joiner::{Filter, JoinError, Joiner, OWN_CSID, Outgoing};
 use crate::telemetry::{Total, Traffic};
 use crate::tls::Stream;
 
@@ -104,6 +104,18 @@ pub(super) struct Flow {
     /// They may leave.
     leaving: bool,
     key_frames: u64,
+    /// It ends before the next key frame.
+    stops: bool,
+    /// A message of our own that waits until no other is in progress.
+    own: Option<Box<Own>>,
+}
+
+/// A message of our own.
+#[derive(Debug)]
+struct Own {
+    kind: u8,
+    stream_id: u32,
+    payload: Vec<u8>,
 }
 
 impl Flow {
@@ -135,6 +147,8 @@ impl Flow {
             whole_at: None,
             leaving: false,
             key_frames: 0,
+            stops: false,
+            own: None,
         }
     }
 
@@ -169,6 +183,26 @@ impl Flow {
         true
     }
 
+    /// Says a message of our own as soon as no other is in progress. One at a time: a second takes the place of one that still waits.
+    pub(super) fn say(&mut self, kind: u8, stream_id: u32, payload: Vec<u8>) {
+        self.own = Some(Box::new(Own { kind, stream_id, payload }));
+    }
+
+    /// From now on it ends before the next key frame, with [`JoinError::KeyFrame`]. `false` where there is no video.
+    pub(super) fn stop_at_key_frame(&mut self) -> bool {
+        self.stops = self.joiner.has_video();
+        self.stops
+    }
+
+    /// Puts the message of our own behind what has left, where that is possible now.
+    fn interject(&mut self) -> bool {
+        let at_rest = self.leave == self.scanned && !self.differs && self.joiner.at_message_boundary();
+        let Some(Own { kind, stream_id, payload }) = self.own.take_if(|_| at_rest).map(|own| *own) else { return false };
+        self.joiner.inject(&mut self.patched, OWN_CSID, kind, stream_id, &payload);
+        (self.differs, self.leaves_whole) = (true, true);
+        true
+    }
+
     /// Passes bytes on until nothing more can be done now. Ready with `Ok` once the source has ended and all of it has left.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_>) -> Poll<Result<(), FlowError>> {
         if ends.outlet.place.seat.take_expired(self.direction) {
@@ -183,6 +217,9 @@ impl Flow {
             ready!(self.poll_leave(cx, &mut ends.outlet)).map_err(FlowError::Write)?;
             if let Some(e) = self.failure {
                 return Poll::Ready(Err(e.into()));
+            }
+            if self.own.is_some() && self.interject() {
+                continue;
             }
             if self.eof {
                 self.buffer = None;
@@ -289,7 +326,7 @@ impl Flow {
     /// Makes sure of a buffer with room for what the message in progress lacks.
     fn make_room(&mut self, ends: &Ends<'_>) {
         let buffer = self.buffer.get_or_insert_with(|| {
-            let mut buffer = ends.outlet.place.worker.pool.lend();
+            let mut buffer = ends.outlet.place.worker.pool.lend(self.capacity);
             buffer[..self.stashed].copy_from_slice(&self.stash[..self.stashed]);
             self.end = self.stashed;
             (self.start, self.leave, self.scanned, self.stashed) = (0, 0, 0, 0);
@@ -329,6 +366,9 @@ impl Flow {
             return;
         }
         let mut out = Outgoing::default();
+        if self.stops {
+            self.joiner.stop_at_key_frame(self.leaves_whole);
+        }
         let result = self.joiner.advance(&buffer[self.scanned..self.end], ends.filter, &mut out);
         if self.joiner.media() > self.media {
             ends.outlet.traffic.messages.add(self.joiner.media() - self.media);
@@ -354,6 +394,8 @@ impl Flow {
             self.patched = out.patched;
             self.differs = true;
             self.leaves_whole = self.joiner.at_message_boundary();
+        } else if self.failure == Some(JoinError::KeyFrame) && taken == 0 {
+            // Its header, which came before it, stays here with it.
         } else if self.must_leave(whole, ends) {
             self.leave = self.scanned;
             self.leaves_whole = self.joiner.at_message_boundary();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::collector::{Collector, Said, Share, collect};
 use super::filter::{ClientFilter, Upstream, UpstreamFilter};
@@ -37,6 +37,34 @@ use crate::protocol::rtmp::command::kind;
 use crate::protocol::rtmp::joiner::{JoinError, Joiner, OWN_CSID, Start};
 use crate::telemetry::{OpenConnection, State};
 use crate::tls::Stream;
+
+/// Whoever loses an upstream sooner than this after it was found waits before it looks for the next: origins that take a stream and
+/// die of it must not be tried a thousand times a second.
+const STEADY: Duration = Duration::from_secs(10);
+/// The first such wait; each further one is twice as long, up to the longest.
+const PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How a session's upstreams have lasted so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Losses {
+    /// When the last one was found, if it was not the first.
+    resumed: Option<Instant>,
+    /// How many in a row were lost soon.
+    quick: u32,
+}
+
+impl Losses {
+    /// Another one is lost at `now`: how long to wait before the search.
+    fn next(&mut self, now: Instant) -> Duration {
+        let soon = self.resumed.is_some_and(|at| now.saturating_duration_since(at) < STEADY);
+        self.quick = if soon { self.quick + 1 } else { 0 };
+        match self.quick {
+            0 => Duration::ZERO,
+            quick => (PAUSE * 2_u32.saturating_pow(quick - 1)).min(LONGEST_PAUSE),
+        }
+    }
+}
 
 /// How an upstream was lost.
 #[derive(Debug)]
@@ -85,6 +113,7 @@ struct Orphan {
     permit: Permit,
     collector: Collector,
     settings: PublishHold,
+    losses: Losses,
     began: Instant,
     _counted: OpenConnection,
 }
@@ -136,7 +165,7 @@ impl Drop for Dead {
 
 /// Takes the session apart.
 fn orphan(relay: Box<Relay>) -> Result<(Orphan, Dead), Outcome> {
-    let Relay { client, upstream, client_filter: filter, place, permit } = *relay;
+    let Relay { client, upstream, client_filter: filter, place, permit, losses } = *relay;
     let UpstreamSide { stream, flow, stream_id, .. } = upstream;
     let Left { sender, rest, mut pending, ends_whole, chunk_size } = flow.into_left();
     let mut writer = Writer::default();
@@ -151,19 +180,21 @@ fn orphan(relay: Box<Relay>) -> Result<(Orphan, Dead), Outcome> {
     let collector = Collector::new(sender.sender, *keep, rest, share);
     // The mark of a message that was waited for is not ours.
     let _ = set_receive_low_water(client.stream.tcp().as_fd(), 1);
+    place.seat.take_lost();
     place.seat.release(Direction::Up);
     place.seat.set_blocked(Direction::Up, false, Instant::now);
     place.cell.set_state(State::Holding);
     place.cell.holds.add(1);
     let counted = place.shared.telemetry.metrics().publisher_held();
-    let orphan = Orphan { client, filter, place, permit, collector, settings, began: Instant::now(), _counted: counted };
+    let orphan = Orphan { client, filter, place, permit, collector, settings, losses, began: Instant::now(), _counted: counted };
     Ok((orphan, Dead { stream, pending, ends_whole, left: false }))
 }
 
 impl Orphan {
     /// Looks for an upstream while the client goes on.
     async fn wait(&mut self) -> Result<Found, Over> {
-        let Self { client, filter, place, collector, settings, began, .. } = self;
+        let Self { client, filter, place, collector, settings, losses, began, .. } = self;
+        let pause = losses.next(*began);
         let deadline = *began + settings.max_time;
         let lost = filter.target().id;
         let asked = Rc::clone(filter.asked());
@@ -171,13 +202,18 @@ impl Orphan {
         let again = Again {
             lost: Some(lost),
             ghosts: filter.lived_at().to_vec(),
-            ghosts_until: Some(deadline),
-            unreachable_until: Some(deadline),
+            // The deadline below is the one that ends it.
+            ghosts_until: Some(deadline + settings.max_time),
+            unreachable_until: Some(deadline + settings.max_time),
+        };
+        let search = async {
+            sleep(pause).await;
+            find(place, &asked, &again, ends).await
         };
         tokio::select! {
             biased;
             outcome = place.seat.ended() => Err(Over::Told(outcome)),
-            found = find(place, &asked, &again, ends) => found.map_err(Over::NotFound),
+            found = search => found.map_err(Over::NotFound),
             over = collect(&mut client.stream, collector, filter, place) => Err(over),
             () = sleep_until(deadline.into()) => Err(Over::Expired),
         }
@@ -185,7 +221,7 @@ impl Orphan {
 
     /// Joins the client to the upstream that was found.
     fn resume(self, found: Found) -> Box<Relay> {
-        let Self { mut client, mut filter, place, permit, collector, settings, began, .. } = self;
+        let Self { mut client, mut filter, place, permit, collector, settings, losses, began, .. } = self;
         let Found { target, connected, introduction, renamer, names, visit } = found;
         // What it says on its way in, the client has heard from the first one.
         let Introduction { parts, .. } = *introduction;
@@ -215,7 +251,8 @@ impl Orphan {
         place.cell.set_state(State::Relaying);
         let upstream =
             UpstreamSide { stream: connected.stream, flow: up, stream_id: stream_ids.to, filter: upstream_filter, _visit: visit };
-        Box::new(Relay { client, upstream, client_filter: filter, place, permit })
+        let losses = Losses { resumed: Some(Instant::now()), ..losses };
+        Box::new(Relay { client, upstream, client_filter: filter, place, permit, losses })
     }
 
     /// Tells the client why there is no upstream, and closes.
@@ -269,5 +306,27 @@ impl Over {
             Self::NotFound(_) | Self::Unkept => "refused",
             Self::ClientClosed | Self::ClientLost(_) | Self::ClientBroke(_) | Self::Told(_) => "ended",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_loses_upstreams_soon_waits_longer_each_time_and_who_had_a_steady_one_not_at_all() {
+        let now = Instant::now();
+        let mut losses = Losses::default();
+        assert_eq!(losses.next(now), Duration::ZERO, "the first upstream may be as short as it likes");
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            losses.resumed = Some(now);
+            waits.push(losses.next(now + STEADY / 2).as_millis());
+        }
+        assert_eq!(waits, [200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
+        losses.resumed = Some(now);
+        assert_eq!(losses.next(now + STEADY), Duration::ZERO);
+        losses.quick = u32::MAX - 1;
+        assert_eq!(losses.next(now), LONGEST_PAUSE);
     }
 }

@@ -3,10 +3,10 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::{timeout, timeout_at};
 
+use super::piece;
 use crate::protocol::name::Action;
 use crate::protocol::rtmp::chunk::Message;
 use crate::protocol::rtmp::client::{Answer, ClientParts, ClientSession};
@@ -14,8 +14,6 @@ use crate::protocol::rtmp::replay::Renamer;
 use crate::protocol::rtmp::server::Request;
 use crate::tls::Stream;
 
-/// Read at a time, bytes.
-const PIECE: usize = 4096;
 /// How long a play waits for the upstream's word before it is passed on without one: a player may wait for a stream to begin.
 const PLAY_GRACE: Duration = Duration::from_secs(1);
 
@@ -79,23 +77,18 @@ async fn talk(
     action: Action,
     handshaken: &mut Option<Instant>,
 ) -> Result<(), Failure> {
-    let mut piece = [0; PIECE];
     loop {
-        let output = session.take_output();
-        if !output.is_empty()
-            && let Err(e) = say(stream, &output).await
-        {
+        if let Err(e) = say(stream, &session.take_output()).await {
             return Err(lost(session, &e.to_string()));
         }
         let patience = if action == Action::Play && session.asked() { PLAY_GRACE } else { Duration::MAX };
-        let Ok(read) = timeout(patience, stream.read(&mut piece)).await else { return Ok(()) };
-        let read = match read {
-            Ok(0) => return Err(lost(session, "the upstream closed the connection")),
-            Ok(read) => read,
+        let heard = timeout(patience, piece::read(stream, |bytes| session.handle_input(bytes))).await;
+        let Ok(heard) = heard else { return Ok(()) };
+        let answer = match heard {
+            Ok(None) => return Err(lost(session, "the upstream closed the connection")),
+            Ok(Some(answer)) => answer,
             Err(e) => return Err(lost(session, &e.to_string())),
         };
-        let _ = SockRef::from(stream.tcp()).set_tcp_quickack(true);
-        let answer = session.handle_input(&piece[..read]);
         if session.handshaken() {
             handshaken.get_or_insert_with(Instant::now);
         }
@@ -111,6 +104,10 @@ async fn talk(
 }
 
 async fn say(stream: &mut Stream, output: &[u8]) -> io::Result<()> {
+    if output.is_empty() {
+        piece::acknowledge(stream);
+        return Ok(());
+    }
     stream.write_all(output).await?;
     stream.flush().await
 }

@@ -23,7 +23,7 @@ use super::report;
 use super::rtsp;
 use super::seat::Seat;
 use super::switch::switch;
-use super::takeover::claim;
+use super::takeover;
 use super::worker::Worker;
 use super::{Door, Shared};
 use crate::admission::supervisor::Kick;
@@ -58,8 +58,7 @@ pub(super) async fn live(arrival: Box<Arrival>) -> Outcome {
         Err(outcome) => return outcome,
     };
     if admitted.opened.speaks == Speaks::Rtsp {
-        let Admitted { place, opened: Opened { stream, first, .. }, at, permit, .. } = admitted;
-        return Box::pin(rtsp::live(place, stream, first, at, permit)).await;
+        return Box::pin(rtsp::live(admitted)).await;
     }
     let mut relay = match Box::pin(prepare(admitted)).await {
         Ok(relay) => relay,
@@ -78,12 +77,12 @@ pub(super) async fn live(arrival: Box<Arrival>) -> Outcome {
 }
 
 /// A client that may be here and has begun to speak.
-struct Admitted {
-    place: Rc<Place>,
-    opened: Opened,
-    at: Instant,
-    permit: Permit,
-    kick: Recipient<Kick>,
+pub(super) struct Admitted {
+    pub(super) place: Rc<Place>,
+    pub(super) opened: Opened,
+    pub(super) at: Instant,
+    pub(super) permit: Permit,
+    pub(super) kick: Recipient<Kick>,
 }
 
 /// Asks whether the client may be here, and hears what it speaks.
@@ -120,8 +119,9 @@ async fn prepare(admitted: Admitted) -> Result<Box<Relay>, Outcome> {
             return Err(outcome);
         }
     };
-    let (claimed, again) = claim(&place, &mut client, &asked, kick).await?;
-    let (found, claimed) = found(&place, &mut client, &asked, &again, claimed).await?;
+    let claim = takeover::visitor(&place, &asked.granted, kick);
+    let (claim, again) = claimed(&place, &mut client, &asked, claim).await?;
+    let (found, claimed) = found(&place, &mut client, &asked, &again, claim).await?;
     switch(place, client, asked, found, (permit, claimed)).await
 }
 
@@ -158,6 +158,25 @@ async fn heard(place: &Place, client: &mut Client) -> Result<Box<Request>, Unhea
     }
 }
 
+/// Gets the right to publish while the client waits, if that is what it asked for.
+async fn claimed(place: &Place, client: &mut Client, asked: &Asked, mut claim: Claim) -> Result<(Claim, Again), Outcome> {
+    let action = asked.request.action;
+    if action != Action::Publish {
+        return Ok((claim, Again::default()));
+    }
+    match with_client(place, client, takeover::take(place, &mut claim, &asked.identity)).await {
+        Ok(Ok(again)) => Ok((claim, again)),
+        Ok(Err(refusal)) => {
+            client.refuse(bad_name_code(action), &refusal.to_string()).await;
+            Err(Outcome::new(Side::Relay, refusal.reason(), Status::Rejected))
+        }
+        Err(cut) => {
+            drop(claim);
+            Err(cut.end(client, action).await)
+        }
+    }
+}
+
 /// Looks for an upstream while the client waits. Who finds none does not keep the stream's name while it is told so.
 async fn found(
     place: &Place,
@@ -183,7 +202,7 @@ async fn found(
 }
 
 /// Something waited for together with the client was cut short.
-pub(super) enum Cut {
+enum Cut {
     /// Somebody else ended the session.
     Told(Outcome),
     /// The client has left.
@@ -192,7 +211,7 @@ pub(super) enum Cut {
 
 impl Cut {
     /// Tells the client, if it is there.
-    pub(super) async fn end(self, client: &mut Client, action: Action) -> Outcome {
+    async fn end(self, client: &mut Client, action: Action) -> Outcome {
         match self {
             Self::Told(outcome) => {
                 client.refuse(refusal_code(action), told(outcome.reason)).await;
@@ -204,7 +223,7 @@ impl Cut {
 }
 
 /// Waits for `what` together with the client: its leaving, and whoever ends the session, end the wait at once.
-pub(super) async fn with_client<T>(place: &Place, client: &mut Client, what: impl Future<Output = T>) -> Result<T, Cut> {
+async fn with_client<T>(place: &Place, client: &mut Client, what: impl Future<Output = T>) -> Result<T, Cut> {
     tokio::select! {
         biased;
         outcome = place.seat.ended() => Err(Cut::Told(outcome)),
@@ -245,7 +264,13 @@ fn judge(place: &Place, request: Request, login: Option<Login>) -> Result<Asked,
         Err(refusal) => return Err(unauthorised(place, action, refusal)),
     };
     let identity = name.identity().map_err(bad_name)?;
-    place.cell.learn(|facts| report::identify(place, facts, "rtmp", action, &identity, &granted));
+    place.cell.learn(|facts| {
+        report::identify(place, facts, "rtmp", action, &identity, &granted);
+        facts.reconnects = request.reconnects;
+    });
+    if let Err(refusal) = place.shared.gate.still_good(granted.token) {
+        return Err(unauthorised(place, action, refusal));
+    }
     Ok(Asked { request, name, identity, granted, login })
 }
 

@@ -5,23 +5,20 @@ use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 
 use super::client::Client;
 use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
-use super::preface;
 use super::rtsp;
 use super::sides::farewell;
 use super::{Door, Tls};
+use super::{piece, preface};
 use crate::protocol::sniff::{self, Guess};
 use crate::tls::Stream;
 
-/// Read at a time, bytes.
-pub(super) const PIECE: usize = 4096;
 /// How long a client may take to take what it is told.
 pub(super) const TELL: Duration = Duration::from_secs(2);
 
@@ -119,19 +116,22 @@ fn empty() -> Outcome {
 
 /// Reads until it is clear what the client speaks.
 async fn hear(stream: &mut Stream, spoke: &Cell<bool>) -> Result<Vec<u8>, Outcome> {
-    let (mut piece, mut first) = ([0; PIECE], Vec::new());
+    let mut first = Vec::new();
     loop {
-        let read = stream.read(&mut piece).await.map_err(lost)?;
-        // Clients write these messages in small pieces with Nagle on: an early acknowledgement saves 40 ms each.
-        let _ = SockRef::from(stream.tcp()).set_tcp_quickack(true);
-        match read {
-            0 if first.is_empty() => return Err(empty()),
-            0 => return Err(Outcome::new(Side::Client, "client_left", Status::Error)),
-            read => first.extend_from_slice(&piece[..read]),
+        let read = piece::read(stream, |bytes| first.extend_from_slice(bytes)).await.map_err(lost)?;
+        if read.is_none() {
+            let left = Outcome::new(Side::Client, "client_left", Status::Error);
+            return Err(if first.is_empty() { empty() } else { left });
         }
         spoke.set(true);
-        if sniff::guess(&first) != Guess::More {
-            return Ok(first);
+        match sniff::guess(&first) {
+            Guess::More => piece::acknowledge(stream),
+            // It is answered now, or acknowledged where it is not whole.
+            Guess::Rtmp => return Ok(first),
+            _ => {
+                piece::acknowledge(stream);
+                return Ok(first);
+            }
         }
     }
 }

@@ -10,16 +10,20 @@ use tokio::time::timeout;
 
 use super::filter::ClientFilter;
 use super::flow::{Ends, FlowError};
-use super::hold::Loss;
+use super::hold::{Loss, Losses};
 use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
 use super::seat::Direction;
 use super::sides::{ClientSide, FAREWELL, UpstreamSide};
 use crate::admission::Permit;
+use crate::admission::supervisor::Manner;
 use crate::protocol::name::Action;
+use crate::protocol::rtmp::command::{self, kind};
 use crate::protocol::rtmp::joiner::JoinError;
 use crate::telemetry::State;
 
+/// Asks a client to connect anew (Enhanced RTMP v2, "Reconnect Request"); without `tcUrl`, to where it is connected.
+const RECONNECT: &str = "NetConnection.Connect.ReconnectRequest";
 /// How long the other side may take to end once one has.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -55,12 +59,16 @@ pub(super) struct Relay {
     pub(super) place: Rc<Place>,
     /// The client's place among the connections.
     pub(super) permit: Permit,
+    /// How its upstreams have lasted.
+    pub(super) losses: Losses,
 }
 
 impl Relay {
     /// Passes bytes until one side ends, then ends the other in its own terms, unless it is a publisher that outlives its upstream.
     pub(super) async fn run(mut self: Box<Self>) -> Passed {
+        self.place.seat.set_heeds(true);
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
+        self.place.seat.set_heeds(false);
         // The rest is rare and short-lived: boxed, so that it costs the relay phase nothing.
         Box::pin(self.part(end)).await
     }
@@ -69,13 +77,19 @@ impl Relay {
         if let Poll::Ready(outcome) = self.place.seat.poll_ended(cx) {
             return Poll::Ready(End::Told(outcome));
         }
+        if let Some(end) = self.place.seat.take_asked().and_then(|manner| self.heed(manner)) {
+            return Poll::Ready(end);
+        }
         if self.place.seat.take_lost() {
             return Poll::Ready(End::Upstream(FlowError::Write(io::ErrorKind::TimedOut.into())));
         }
         let end = match self.poll_up(cx) {
             Poll::Ready(Ok(())) => End::ClientClosed,
             Poll::Ready(Err(e @ FlowError::Write(_))) => End::Upstream(e),
-            Poll::Ready(Err(e)) => End::Client(e),
+            Poll::Ready(Err(e)) => match self.place.seat.take_closing() {
+                Some(outcome) if matches!(e, FlowError::Join(JoinError::KeyFrame)) => End::Told(outcome),
+                _ => End::Client(e),
+            },
             Poll::Pending => match self.poll_down(cx) {
                 Poll::Ready(Ok(())) => End::UpstreamClosed,
                 Poll::Ready(Err(e @ FlowError::Write(_))) => End::Client(e),
@@ -85,6 +99,19 @@ impl Relay {
             },
         };
         Poll::Ready(end)
+    }
+
+    /// Does what the session was asked to do; `Some` where it ends now.
+    fn heed(&mut self, manner: Manner) -> Option<End> {
+        match manner {
+            Manner::Reconnect => {
+                let request = command::on_status("status", RECONNECT, "the relay is shutting down").encode();
+                self.client.flow.say(kind::COMMAND, 0, request);
+                None
+            }
+            Manner::AtKeyFrame(_) if self.client.action == Action::Publish && self.upstream.flow.stop_at_key_frame() => None,
+            Manner::AtKeyFrame(_) | Manner::Now => self.place.seat.take_closing().map(End::Told),
+        }
     }
 
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), FlowError>> {
@@ -238,7 +265,8 @@ pub(super) fn refusal_code(action: Action) -> &'static str {
 /// What a client is told where the relay ends its session.
 pub(super) fn told(reason: &str) -> &'static str {
     match reason {
-        "shutdown" => "the relay is shutting down",
+        "shutdown" | "drained" => "the relay is shutting down",
+        "token_revoked" => "authentication failed: the token is not known any more",
         "idle_timeout" => "nothing was sent for too long",
         "player_idle_timeout" => "the stream was silent for too long",
         "client_not_reading" => "nothing was read for too long",

@@ -45,6 +45,7 @@ pub(super) fn identify(
     facts.stream = Some(shown.stream);
     facts.fingerprint = Some(shown.fingerprint);
     facts.token_name = granted.token_name.as_ref().map(ToString::to_string);
+    facts.token = granted.token.map(|token| token.0);
 }
 
 /// Tells each step of a search for an upstream.

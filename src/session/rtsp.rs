@@ -3,6 +3,7 @@
 //! `visitor` is the client until it has named a stream it may have, `search` finds the upstream that takes it, `relay` leads the
 //! conversation from there on, over two `lane`s for what flows between the messages.
 
+mod claim;
 mod lane;
 mod relay;
 mod search;
@@ -13,39 +14,42 @@ use std::time::Instant;
 
 use tokio::time::timeout_at;
 
+use self::claim::{Ghost, claim};
 use self::lane::Lane;
 use self::relay::Relay;
-use self::search::{Found, Turned, Wish};
+use self::search::{Answer, Found, Turned, Wish};
 use self::visitor::Visitor;
-use super::life::Place;
+use super::life::{Admitted, Place};
+use super::opening::Opened;
 use super::outcome::{Outcome, Side, Status};
 use super::preface;
 use super::relay::told;
 use super::report;
 use super::seat::Direction;
 use super::switch::max_mark;
-use crate::admission::{AuthError, Permit, Proof, Refusal};
+use crate::admission::{AuthError, Claim, Permit, Proof, Refusal};
 use crate::protocol::name::{Action, NameError};
 use crate::protocol::rtsp::front::Asked;
 use crate::telemetry::State;
-use crate::tls::Stream;
 
 pub(super) use visitor::refuse;
 
-/// Runs the session of an admitted client that began with `first`; `at` is when its socket was accepted.
-pub(super) async fn live(place: Rc<Place>, stream: Stream, first: Vec<u8>, at: Instant, permit: Permit) -> Outcome {
-    match Box::pin(prepare(place, stream, first, at, permit)).await {
+/// Runs the session of an admitted client.
+pub(super) async fn live(admitted: Admitted) -> Outcome {
+    match Box::pin(prepare(admitted)).await {
         Ok(relay) => Outcome { relayed: true, ..relay.run().await },
         Err(outcome) => outcome,
     }
 }
 
 /// Everything up to the upstream's word.
-async fn prepare(place: Rc<Place>, stream: Stream, first: Vec<u8>, at: Instant, permit: Permit) -> Result<Box<Relay>, Outcome> {
+async fn prepare(admitted: Admitted) -> Result<Box<Relay>, Outcome> {
+    let Admitted { place, opened: Opened { stream, first, .. }, at, permit, kick } = admitted;
     let mut visitor = Visitor::new(stream, first);
     let (asked, wish) = welcomed(&place, &mut visitor, at).await?;
-    let found = found(&place, &mut visitor, &asked, &wish).await?;
-    Ok(begin(place, visitor, asked.action, found, permit))
+    let (claim, ghost) = claim(&place, &mut visitor, &asked, &wish, kick).await?;
+    let (found, claim) = found(&place, &mut visitor, &asked, &wish, (claim, ghost)).await?;
+    Ok(begin(place, visitor, asked.action, found, (permit, claim)))
 }
 
 /// Hears the client up to a stream that it may have, under the one deadline that began with its socket.
@@ -71,6 +75,12 @@ async fn welcome(place: &Place, visitor: &mut Visitor) -> Result<(Box<Asked>, Wi
         match judge(place, visitor, &asked) {
             Ok(wish) => {
                 place.cell.learn(|facts| report::identify(place, facts, "rtsp", asked.action, &wish.identity, &wish.granted));
+                if let Err(refusal) = place.shared.gate.still_good(wish.granted.token) {
+                    let text = refusal.to_string();
+                    report::unauthorised(place, asked.action, &text);
+                    visitor.deny(&asked, 403, &text).await;
+                    return Err(Outcome::new(Side::Relay, refusal.reason(), Status::Rejected).because(text));
+                }
                 return Ok((asked, wish));
             }
             Err(Denial::Name(e)) => {
@@ -120,35 +130,44 @@ fn judge(place: &Place, visitor: &Visitor, asked: &Asked) -> Result<Wish, Denial
     Ok(Wish { name, identity, granted })
 }
 
-/// Looks for an upstream while the client waits; its leaving ends the search at once.
-async fn found(place: &Place, visitor: &mut Visitor, asked: &Asked, wish: &Wish) -> Result<Found, Outcome> {
+/// Looks for an upstream while the client waits. Who finds none does not keep the stream's name while it is told so.
+async fn found(
+    place: &Place,
+    visitor: &mut Visitor,
+    asked: &Asked,
+    wish: &Wish,
+    (claim, ghost): (Claim, Option<Ghost>),
+) -> Result<(Found, Claim), Outcome> {
     place.cell.set_state(State::Dialing);
     let ends = preface::ends(place, visitor.tcp());
-    let found = tokio::select! {
-        biased;
-        outcome = place.seat.ended() => Err(Turned::here(503, told(outcome.reason), outcome)),
-        found = search::find(place, asked, wish, ends) => found,
-        outcome = visitor.leaves() => return Err(outcome),
-    };
-    match found {
-        Ok(found) => Ok(found),
-        Err(Turned { answer, outcome }) => {
-            match answer {
-                search::Answer::Ours(code, text) => visitor.deny(asked, code, &text).await,
-                search::Answer::Theirs(bytes) => visitor.tell(&bytes).await,
-            }
-            Err(outcome)
+    let found = meanwhile(place, visitor, search::find(place, asked, wish, ends, ghost)).await;
+    match found.unwrap_or_else(Err) {
+        Ok(found) => Ok((found, claim)),
+        Err(turned) => {
+            drop(claim);
+            Err(turned.end(visitor, asked).await)
         }
     }
 }
 
+/// Waits for `what` together with the client: its leaving, and whoever ends the session, end the wait at once.
+async fn meanwhile<T>(place: &Place, visitor: &mut Visitor, what: impl Future<Output = T>) -> Result<T, Turned> {
+    tokio::select! {
+        biased;
+        outcome = place.seat.ended() => Err(Turned::here(503, told(outcome.reason), outcome)),
+        value = what => Ok(value),
+        outcome = visitor.leaves() => Err(Turned { answer: Answer::Nobody, outcome, by: None }),
+    }
+}
+
 /// From here on client and upstream are in conversation.
-fn begin(place: Rc<Place>, visitor: Visitor, action: Action, found: Found, permit: Permit) -> Box<Relay> {
+fn begin(place: Rc<Place>, visitor: Visitor, action: Action, found: Found, (permit, claim): (Permit, Claim)) -> Box<Relay> {
     let Found { target, connected, mut dialogue, framer, rest, load, publication } = found;
     place.cell.learn(|facts| {
         facts.upstream = Some(target.label.clone());
         facts.upstream_addr = Some(connected.addr);
     });
+    claim.is_at(target.id.0);
     place.cell.set_state(State::Relaying);
     report::relaying(&place);
     let (client, client_framer, early) = visitor.into_parts();
@@ -167,6 +186,7 @@ fn begin(place: Rc<Place>, visitor: Visitor, action: Action, found: Found, permi
         dialogue,
         patience: None,
         place,
+        claim,
         _permit: permit,
         _at_upstream: (load, publication),
     })

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::outcome::{Outcome, Side, Status};
+use crate::admission::supervisor::Manner;
 use crate::telemetry::{KEY_FRAME_LATE, SILENT, Seen, Streams, WorkerTraffic};
 
 /// Which way bytes go.
@@ -71,6 +72,11 @@ pub(super) struct Seat {
     /// How long the upstream may take nothing before it counts as lost, where the client outlives it.
     stall: Cell<Option<Duration>>,
     lost: Cell<bool>,
+    /// Whether the session heeds what it is asked, see [`Self::ask`].
+    heeds: Cell<bool>,
+    asked: Cell<Option<Manner>>,
+    /// As what it ends at the latest when, where it was asked to.
+    closing: RefCell<Option<Box<(Instant, Outcome)>>>,
 }
 
 impl Seat {
@@ -84,7 +90,43 @@ impl Seat {
             stalled: Cell::new(false),
             stall: Cell::new(None),
             lost: Cell::new(false),
+            heeds: Cell::new(false),
+            asked: Cell::new(None),
+            closing: RefCell::default(),
         })
+    }
+
+    /// Ends the session as `outcome`, in this manner where the session heeds such a thing, and else at once.
+    pub(super) fn ask(&self, manner: Manner, outcome: Outcome, now: Instant) {
+        match manner {
+            Manner::AtKeyFrame(within) if self.heeds.get() => {
+                self.closing.replace(Some(Box::new((now + within, outcome))));
+            }
+            // Nobody is asked before it is known that he can be.
+            Manner::Reconnect => {}
+            Manner::Now | Manner::AtKeyFrame(_) => return self.end(outcome),
+        }
+        self.asked.set(Some(manner));
+        self.wake();
+    }
+
+    /// From now on, or no longer, the session looks at [`Self::take_asked`].
+    pub(super) fn set_heeds(&self, heeds: bool) {
+        self.heeds.set(heeds);
+        if !heeds && let Some(closing) = self.closing.take() {
+            // What it was asked to do in its own time is to be done now.
+            self.end(closing.1);
+        }
+    }
+
+    /// What the session was asked; asking forgets it.
+    pub(super) fn take_asked(&self) -> Option<Manner> {
+        self.asked.take()
+    }
+
+    /// As what the session ends that has come to the end that it was asked for.
+    pub(super) fn take_closing(&self) -> Option<Outcome> {
+        self.closing.take().map(|closing| closing.1)
     }
 
     /// Ends the session; the first reason stands.
@@ -203,6 +245,9 @@ impl Seat {
 
     /// Ends the session where it has been silent or stuck for too long.
     fn check(&self, now: Instant) {
+        if self.closing.borrow().as_ref().is_some_and(|closing| now >= closing.0) {
+            return self.take_closing().map_or((), |outcome| self.end(outcome));
+        }
         let Some(patience) = self.patience.get() else { return };
         let [up, down] = &self.lanes;
         let since = |at: Instant| now.saturating_duration_since(at);
@@ -258,7 +303,7 @@ struct Entry {
 /// The deadlines of one worker.
 pub(super) struct Wheel {
     holds: RefCell<VecDeque<Entry>>,
-    hold: Duration,
+    hold: Cell<Duration>,
     held: Notify,
     seats: RefCell<Vec<Weak<Seat>>>,
 }
@@ -271,7 +316,7 @@ const IDLE_TICK: Duration = Duration::from_secs(1);
 impl Wheel {
     /// `hold`: how long a message may be held.
     pub(super) fn new(hold: Duration) -> Rc<Self> {
-        Rc::new(Self { holds: RefCell::default(), hold, held: Notify::new(), seats: RefCell::default() })
+        Rc::new(Self { holds: RefCell::default(), hold: Cell::new(hold), held: Notify::new(), seats: RefCell::default() })
     }
 
     /// Watches over `seat` while it lives.
@@ -279,9 +324,16 @@ impl Wheel {
         self.seats.borrow_mut().push(Rc::downgrade(seat));
     }
 
+    /// Changes how long a message may be held, also of those that are held now: deadlines stay in order.
+    pub(super) fn configure(&self, hold: Duration, now: Instant) {
+        self.hold.set(hold);
+        self.holds.borrow_mut().iter_mut().for_each(|entry| entry.deadline = entry.deadline.min(now + hold));
+        self.held.notify_one();
+    }
+
     /// Whether messages are held at all.
     pub(super) fn holds(&self) -> bool {
-        !self.hold.is_zero()
+        !self.hold.get().is_zero()
     }
 
     /// A message is in progress; its deadline starts unless one is running.
@@ -296,7 +348,7 @@ impl Wheel {
         if holds.is_empty() {
             self.held.notify_one();
         }
-        holds.push_back(Entry { deadline: now + self.hold, seat: Rc::downgrade(seat), direction, number: hold.number });
+        holds.push_back(Entry { deadline: now + self.hold.get(), seat: Rc::downgrade(seat), direction, number: hold.number });
     }
 
     /// Serves the hold deadlines, for ever.
@@ -306,9 +358,12 @@ impl Wheel {
             match next {
                 None => self.held.notified().await,
                 Some(deadline) => {
-                    // Never early: a half frame must not leave before its deadline.
-                    tokio::time::sleep_until((deadline + HOLD_TICK).into()).await;
-                    self.expire(Instant::now());
+                    tokio::select! {
+                        // Never early: a half frame must not leave before its deadline.
+                        () = tokio::time::sleep_until((deadline + HOLD_TICK).into()) => self.expire(Instant::now()),
+                        // Deadlines may have changed.
+                        () = self.held.notified() => {}
+                    }
                 }
             }
         }
@@ -434,6 +489,18 @@ mod tests {
         assert_eq!(look(14), (late, 2), "it sends, and no picture can begin");
         drop(publisher);
         assert_eq!(look(15), (Seen { players: 1, ..Seen::default() }, 2));
+    }
+
+    #[test]
+    fn a_shorter_hold_applies_to_what_is_held_already() {
+        let wheel = Wheel::new(S);
+        let now = Instant::now();
+        let (old, new) = (Seat::new(now), Seat::new(now));
+        wheel.hold(&old, Direction::Up, now);
+        wheel.configure(Duration::from_millis(20), now);
+        wheel.hold(&new, Direction::Up, now);
+        wheel.expire(now + Duration::from_millis(20));
+        assert!(old.take_expired(Direction::Up) && new.take_expired(Direction::Up));
     }
 
     #[test]

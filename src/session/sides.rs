@@ -5,13 +5,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::filter::UpstreamFilter;
 use super::find::Visit;
 use super::flow::{Flow, Outlet};
 use super::life::Place;
+use super::piece;
 use crate::protocol::name::Action;
 use crate::protocol::rtmp::amf0::Value;
 use crate::protocol::rtmp::command::{self, Command, event, kind};
@@ -123,10 +124,9 @@ pub(super) fn goodbye(stream_id: u32, published: Option<&[u8]>) -> Vec<Vec<u8>> 
 /// Half-closes, listens for a while without heeding, and leaves. A peer that still sends is then reset, which is the only thing that
 /// stops some.
 pub(super) async fn farewell(stream: &mut Stream) {
-    let mut sink = [0; 4096];
     let drain = async {
         let _ = stream.shutdown().await;
-        while matches!(stream.read(&mut sink).await, Ok(n) if n > 0) {}
+        while let Ok(Some(())) = piece::read(stream, |_| ()).await {}
     };
     let _ = timeout(FAREWELL, drain).await;
 }

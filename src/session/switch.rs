@@ -10,6 +10,7 @@ use super::client::Client;
 use super::filter::{ClientFilter, Upstream, UpstreamFilter};
 use super::find::{Asked, Found};
 use super::flow::Flow;
+use super::hold::Losses;
 use super::introduce::Introduction;
 use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
@@ -39,12 +40,13 @@ pub(super) async fn switch(
     let Introduction { forward, parts, .. } = *introduction;
     client.take_early();
     forward.iter().for_each(|message| client.session.forward(message));
+    // Before the client knows: who is told and then looks at /status finds it there.
+    place.cell.set_state(State::Relaying);
+    meet(&place, &target, &connected, &claim);
     let told = tokio::time::timeout(place.shared.timeouts.write, client.flush()).await;
     if !matches!(told, Ok(Ok(()))) {
         return Err(Outcome::new(Side::Client, "client_left", Status::Error));
     }
-    place.cell.set_state(State::Relaying);
-    meet(&place, &target, &connected, &claim);
     report::relaying(&place);
     let action = asked.request.action;
     let held = holds(&place.shared, action);
@@ -88,6 +90,7 @@ pub(super) async fn switch(
         client_filter,
         place,
         permit,
+        losses: Losses::default(),
     }))
 }
 

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::buffer::{BufferStats, Pool};
 use super::seat::Wheel;
@@ -44,6 +44,14 @@ pub fn prepare_worker(settings: &WorkerSettings) {
             Rc::new(Worker { wheel, pool, traffic: Arc::clone(&settings.traffic) })
         });
     });
+}
+
+/// Changes what may change of this thread's worker: how long a message may be held, and the spare buffers to keep.
+pub fn adjust_worker(hold: Duration, keep_buffers: usize) {
+    if let Some(worker) = worker() {
+        worker.wheel.configure(hold, Instant::now());
+        worker.pool.configure(keep_buffers);
+    }
 }
 
 /// This thread's worker, if it was prepared.

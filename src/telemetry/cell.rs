@@ -98,6 +98,10 @@ pub struct Facts {
     pub fingerprint: Option<String>,
     /// The name (never the value) of the token that let the client in.
     pub token_name: Option<String>,
+    /// Its number, by which a revocation finds the session.
+    pub token: Option<u64>,
+    /// Whether the client has announced that it heeds a request to connect anew (Enhanced RTMP, `capsEx`).
+    pub reconnects: bool,
     /// Label of the upstream, without credentials or key.
     pub upstream: Option<String>,
     /// Address that the upstream connection reached.

@@ -5,6 +5,7 @@
 
 mod certificate;
 mod hold;
+mod operation;
 mod service;
 mod session;
 mod upstream;
@@ -14,11 +15,17 @@ use super::throttle::Summary;
 
 pub use certificate::{CertificateExpiring, CertificateLoaded, CertificateRefused};
 pub use hold::{HoldOver, PublisherHeld, PublisherResumed, TakenOver};
+pub use operation::{
+    AdminAction, AdminListening, AdminRefused, ConfigChanged, ConfigLoaded, ConfigRejected, ConfigReloaded, UpgradeFailed,
+    UpgradeReady, UpgradeStarted,
+};
 pub use service::{
-    AcceptFailed, ConfigWarning, DrainFinished, DrainStarted, HttpListening, Listening, Panicked, Started, Stopped,
+    AcceptFailed, ConfigWarning, DrainFinished, DrainStarted, HttpListening, Listening, Panicked, Started, Stopped, WatchdogUnfed,
 };
 pub use session::{AddressFilled, AuthFailed, SessionEnded, SessionRefused, SessionRelaying, SocketRefused};
-pub use upstream::{UpstreamCircuit, UpstreamConnected, UpstreamDialFailed, UpstreamLost, UpstreamRefused, UpstreamRetry};
+pub use upstream::{
+    UpstreamCircuit, UpstreamConnected, UpstreamDialFailed, UpstreamHealth, UpstreamLost, UpstreamRefused, UpstreamRetry,
+};
 
 /// Something that happened.
 pub trait Event {

@@ -164,6 +164,8 @@ const UPSTREAM_ENDS: &[&str] = &[
 
 const RELAY_ENDS: &[&str] = &[
     "shutdown",
+    "drained",
+    "token_revoked",
     "panic",
     "socket",
     "guard",
@@ -190,6 +192,9 @@ const RELAY_ENDS: &[&str] = &[
     HARD_CAP,
     "unavailable",
 ];
+
+/// `result` of `rtmp_relay_config_reloads_total`.
+pub const CONFIG_RELOADS: [&str; 4] = ["applied", "unchanged", "invalid", "refused"];
 
 /// `result` of `rtmp_relay_publish_holds_over_total`.
 pub const HOLDS: [&str; 4] = ["resumed", "expired", "refused", "ended"];

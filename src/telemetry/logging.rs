@@ -1,17 +1,18 @@
 //! How do lines get from an event to where the operator reads them?
 
 use std::io::{self, IsTerminal};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry};
 
 use super::Telemetry;
 use super::output::{Output, Signals};
@@ -40,6 +41,8 @@ pub enum LogError {
 #[must_use = "the log ends when this is dropped"]
 pub struct LogGuard {
     signals: Arc<Signals>,
+    control: Control,
+    writer: NonBlocking,
     _worker: WorkerGuard,
 }
 
@@ -48,6 +51,33 @@ impl LogGuard {
     pub fn reopen(&self) {
         self.signals.reopen.store(true, Relaxed);
     }
+
+    /// The least important level that is written.
+    pub fn level(&self) -> LogLevel {
+        *self.control.level.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From the next line on, lines of `level` and above are written.
+    pub fn set_level(&self, level: LogLevel) {
+        *self.control.level.lock().unwrap_or_else(PoisonError::into_inner) = level;
+        // Fails only where there is no log any more.
+        let _ = self.control.filter.reload(filter(level));
+    }
+
+    /// From the next line on, lines have the shape that `log` asks for. Its output stays what it was.
+    pub fn set_format(&self, log: &Log) {
+        let _ = self.control.lines.reload(lines(log, self.writer.clone()));
+    }
+}
+
+/// What formats lines, and can be put in another's place.
+type Lines = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// The handles on what a reload may change.
+struct Control {
+    lines: reload::Handle<Lines, Registry>,
+    filter: reload::Handle<Targets, Registry>,
+    level: Mutex<LogLevel>,
 }
 
 /// Sets the log of this process up, once. Lines that are lost count in `telemetry`'s metrics.
@@ -55,22 +85,32 @@ impl LogGuard {
 /// # Errors
 /// [`LogError`].
 pub fn init(log: &Log, telemetry: &Telemetry) -> Result<LogGuard, LogError> {
-    let (writer, guard, lost) = writer(log)?;
-    subscriber(log, writer).try_init().map_err(|_| LogError::Twice)?;
+    let Opened { writer, signals, worker, lost } = open(log)?;
+    let (subscriber, control) = subscriber(log, writer.clone());
+    subscriber.try_init().map_err(|_| LogError::Twice)?;
     telemetry.metrics().watch_log(lost);
     std::panic::set_hook(Box::new(tell_panic));
-    Ok(guard)
+    Ok(LogGuard { signals, control, writer, _worker: worker })
 }
 
-/// What takes lines without ever waiting, and what tells how many it lost.
-fn writer(log: &Log) -> Result<(NonBlocking, LogGuard, impl Fn() -> u64 + Send + Sync + use<>), LogError> {
+/// An output that is open.
+struct Opened<L> {
+    /// Takes lines without ever waiting.
+    writer: NonBlocking,
+    signals: Arc<Signals>,
+    worker: WorkerGuard,
+    /// Tells how many lines were lost.
+    lost: L,
+}
+
+fn open(log: &Log) -> Result<Opened<impl Fn() -> u64 + Send + Sync + use<>>, LogError> {
     let signals = Arc::new(Signals::default());
     let output = Output::open(&log.output, Arc::clone(&signals)).map_err(|source| open_error(&log.output, source))?;
     let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).thread_name("relay-log");
     let (writer, worker) = builder.finish(output);
     let (dropped, failed) = (writer.error_counter(), Arc::clone(&signals));
     let lost = move || (dropped.dropped_lines() as u64).saturating_add(failed.lost.load(Relaxed));
-    Ok((writer, LogGuard { signals, _worker: worker }, lost))
+    Ok(Opened { writer, signals, worker, lost })
 }
 
 fn open_error(output: &LogOutput, source: io::Error) -> LogError {
@@ -91,19 +131,31 @@ fn tell_panic(panic: &std::panic::PanicHookInfo<'_>) {
 }
 
 /// What formats lines as `log` asks and gives them to `writer`. Libraries are heard from "warn" up.
-pub fn subscriber<W>(log: &Log, writer: W) -> impl Subscriber + Send + Sync + use<W>
+fn subscriber<W>(log: &Log, writer: W) -> (impl Subscriber + Send + Sync + use<W>, Control)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let level = level(log.level);
-    let libraries = LevelFilter::from_level(level.min(Level::WARN));
-    let filter = Targets::new().with_default(libraries).with_target("relay", level);
+    let (lines, lines_handle) = reload::Layer::new(lines(log, writer));
+    let (filter, filter_handle) = reload::Layer::new(filter(log.level));
+    let control = Control { lines: lines_handle, filter: filter_handle, level: Mutex::new(log.level) };
+    (tracing_subscriber::registry().with(lines.with_filter(filter)), control)
+}
+
+fn lines<W>(log: &Log, writer: W) -> Lines
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let lines = fmt::layer().with_writer(writer).with_target(false).with_ansi(colours(log));
-    let lines = match log.format {
+    match log.format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
         LogFormat::Text => lines.boxed(),
-    };
-    tracing_subscriber::registry().with(lines.with_filter(filter))
+    }
+}
+
+fn filter(log_level: LogLevel) -> Targets {
+    let level = level(log_level);
+    let libraries = LevelFilter::from_level(level.min(Level::WARN));
+    Targets::new().with_default(libraries).with_target("relay", level)
 }
 
 fn colours(log: &Log) -> bool {
@@ -135,7 +187,7 @@ where
     static ANOTHER: std::sync::LazyLock<tracing::Dispatch> =
         std::sync::LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
     std::sync::LazyLock::force(&ANOTHER);
-    tracing::subscriber::with_default(subscriber(log, writer), act)
+    tracing::subscriber::with_default(subscriber(log, writer).0, act)
 }
 
 #[cfg(test)]
@@ -156,7 +208,7 @@ mod tests {
         let (mut reader, pipe) = io::pipe().unwrap();
         let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
         let log = log(LogOutput::Path(path.into()));
-        let (writer, guard, lost) = writer(&log).unwrap();
+        let Opened { writer, worker, lost, .. } = open(&log).unwrap();
         let telemetry = Telemetry::silent();
         telemetry.metrics().watch_log(lost);
         let lines = WAITING_LINES + 10_000;
@@ -172,7 +224,7 @@ mod tests {
             reader.read_to_string(&mut text).unwrap();
             text
         });
-        drop((guard, pipe));
+        drop((worker, pipe));
         let text = reading.join().unwrap();
         assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "whole lines only");
         assert_eq!(text.lines().count() + missed as usize, lines);
@@ -180,7 +232,33 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_opened_is_an_error_that_names_it() {
-        let error = writer(&log(LogOutput::Path("/nowhere/relay.log".into()))).err().unwrap();
+        let error = open(&log(LogOutput::Path("/nowhere/relay.log".into()))).err().unwrap();
         assert!(error.to_string().starts_with("/nowhere/relay.log, which log.output names, cannot be opened"), "{error}");
+    }
+
+    #[test]
+    fn level_and_shape_change_while_the_log_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("relay.log");
+        let log = log(LogOutput::Path(path.clone()));
+        let Opened { writer, signals, worker, .. } = open(&log).unwrap();
+        let (subscriber, control) = subscriber(&log, writer.clone());
+        let guard = LogGuard { signals, control, writer, _worker: worker };
+        // See `hear`.
+        let _another = tracing::Dispatch::new(tracing_subscriber::registry());
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!(target: "relay", "one");
+            guard.set_level(LogLevel::Debug);
+            assert_eq!(guard.level(), LogLevel::Debug);
+            tracing::debug!(target: "relay", "two");
+            guard.set_format(&Log { format: LogFormat::Text, ..log.clone() });
+            tracing::debug!(target: "relay", "three");
+        });
+        drop(guard);
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].starts_with('{') && lines[0].contains("two"), "{text}");
+        assert!(!lines[1].starts_with('{') && lines[1].contains("three"), "{text}");
     }
 }

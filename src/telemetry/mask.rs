@@ -32,6 +32,8 @@ pub struct Shown {
 pub struct Masker {
     hmac: Hmac<Sha256>,
     plain: bool,
+    /// The key is one that nobody chose.
+    random: bool,
 }
 
 impl Masker {
@@ -44,23 +46,38 @@ impl Masker {
         }
     }
 
+    /// The same after a change of the settings: a random key stays while none is chosen.
+    #[must_use]
+    pub fn changed(&self, log: &Log) -> Self {
+        let plain = log.stream_names == StreamNames::Plain;
+        match &log.fingerprint_key {
+            None if self.random => Self { plain, ..self.clone() },
+            _ => Self::new(log),
+        }
+    }
+
     /// Masks, with a key that nobody knows.
     pub fn random() -> Self {
         let mut key = [0; 32];
         rand::rng().fill_bytes(&mut key);
-        Self::with(&key, false)
+        Self { random: true, ..Self::with(&key, false) }
     }
 
     fn with(key: &[u8], plain: bool) -> Self {
         // HMAC takes a key of any length (RFC 2104).
         let hmac = Hmac::new_from_slice(key).expect("any length is right");
-        Self { hmac, plain }
+        Self { hmac, plain, random: false }
     }
 
     /// Ten hex digits for a joined name, `app/stream`.
     pub fn fingerprint(&self, name: &[u8]) -> String {
-        let digest = self.hmac.clone().chain_update(name).finalize().into_bytes();
-        digest.iter().take(FINGERPRINT).fold(String::new(), |mut hex, byte| {
+        self.digest(name, FINGERPRINT)
+    }
+
+    /// The first `length` bytes of the keyed digest, in hex.
+    pub fn digest(&self, bytes: &[u8], length: usize) -> String {
+        let digest = self.hmac.clone().chain_update(bytes).finalize().into_bytes();
+        digest.iter().take(length).fold(String::new(), |mut hex, byte| {
             // Writing to a String cannot fail.
             let _ = write!(hex, "{byte:02x}");
             hex

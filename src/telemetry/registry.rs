@@ -1,5 +1,7 @@
 //! Every metric of the relay, in one table.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus::core::Collector;
@@ -9,7 +11,7 @@ use prometheus::{
 
 use super::sampled::{Asked, BufferUse, Frames};
 use super::worker::{Latencies, Seen};
-use super::{labels, process};
+use super::{Side, labels, process};
 
 /// From a refused handshake to a day of streaming, seconds.
 const DURATIONS: [f64; 12] = [0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 7200.0, 14_400.0, 43_200.0, 86_400.0];
@@ -44,6 +46,7 @@ pub struct Metrics {
     upstream_handshake_duration: Histogram,
     pub(super) session_setup_duration: Histogram,
     pub(super) circuit_state: IntGaugeVec,
+    pub(super) upstream_healthy: IntGaugeVec,
     pub(super) certificate_expiry: IntGauge,
     pub(super) certificate_reloads: IntCounterVec,
     upstream_sessions: IntGaugeVec,
@@ -54,6 +57,10 @@ pub struct Metrics {
     pub(super) publish_hold_dropped_groups: IntCounter,
     pub(super) takeovers: IntCounter,
     pub(super) panics: IntCounterVec,
+    pub(super) config_reloads: IntCounterVec,
+    pub(super) config_loaded: Gauge,
+    pub(super) config_successful: IntGauge,
+    targets: Arc<Mutex<BTreeSet<String>>>,
     actor_wait: HistogramVec,
     streams: IntGaugeVec,
     publishers_silent: IntGauge,
@@ -100,6 +107,7 @@ impl Metrics {
             upstream_handshake_duration: table.histogram("rtmp_relay_upstream_handshake_duration_seconds", &LATENCIES, "RTMP handshakes with upstreams that succeeded, from the connection on."),
             session_setup_duration: table.histogram("rtmp_relay_session_setup_duration_seconds", &LATENCIES, "From accept until the stream passes."),
             circuit_state: table.gauges("rtmp_relay_circuit_state", &["target"], "Circuit of each upstream: 0 = closed (dials pass), 1 = half-open, 2 = open."),
+            upstream_healthy: table.gauges("rtmp_relay_upstream_healthy", &["upstream"], "Whether each upstream is tried in its turn: 1 = yes, 0 = only after the others, since its last dial or its last checks failed."),
             certificate_expiry: table.gauge("rtmp_relay_tls_certificate_expiry_timestamp_seconds", "When the certificate that clients are shown expires, seconds since 1970; 0 without TLS."),
             certificate_reloads: table.counters("rtmp_relay_tls_certificate_reloads_total", &["result"], "Changed certificate files: loaded = served from then on, refused = cannot be used, the old one stays."),
             upstream_sessions: table.gauges("rtmp_relay_upstream_sessions", &["upstream"], "Sessions and dials in progress at each upstream."),
@@ -110,6 +118,10 @@ impl Metrics {
             publish_hold_dropped_groups: table.counter("rtmp_relay_publish_hold_dropped_groups_total", "Groups of pictures (sounds, where there is no video) that did not fit into publish_hold.max_bytes or max_total."),
             takeovers: table.counter("rtmp_relay_takeovers_total", "Streams that a publisher took over from an earlier connection."),
             panics: table.counters("rtmp_relay_panics_total", &["where"], "Panics that were caught; each is a bug worth a report."),
+            config_reloads: table.counters("rtmp_relay_config_reloads_total", &["result"], "Reloads of the configuration: applied = something changed, unchanged = nothing did, invalid = it cannot be used, refused = it needs a restart and reload.partial is false."),
+            config_loaded: table.made(Gauge::new("rtmp_relay_config_last_reload_success_timestamp_seconds", "When the configuration that runs was loaded, seconds since 1970.")),
+            config_successful: table.gauge("rtmp_relay_config_last_reload_successful", "Whether the last attempt to load a configuration succeeded."),
+            targets: Arc::default(),
             actor_wait: table.histograms("rtmp_relay_actor_wait_seconds", &["actor"], &WAITS, "From the asking of a control actor to its answer, the wait in its mailbox included."),
             streams: table.gauges("rtmp_relay_streams", &["action"], "Sessions that relay now, by what the client does."),
             publishers_silent: table.gauge("rtmp_relay_publishers_silent", "Relaying publishers of whom nothing has come for 2 s or longer."),
@@ -143,6 +155,11 @@ impl Metrics {
         OpenConnection(self.publishers_held.clone())
     }
 
+    /// Sessions that `side` has ended for `reason`.
+    pub fn ended(&self, side: Side, reason: &str) -> u64 {
+        self.sessions_ended.with_label_values(&[side.as_str(), reason]).get()
+    }
+
     /// Bytes written so far towards upstreams and towards clients.
     pub(super) fn bytes(&self) -> (u64, u64) {
         (self.bytes_upstream.get(), self.bytes_downstream.get())
@@ -155,14 +172,23 @@ impl Metrics {
         SessionAtUpstream(gauge)
     }
 
-    /// Names the upstreams whose circuits and sessions are shown. At start.
+    /// Names the upstreams whose circuits, health and sessions are shown; others are forgotten, and those that stay keep what they show.
+    /// At start and at reload.
     pub fn set_targets<'a>(&self, labels: impl IntoIterator<Item = &'a str>) {
-        self.circuit_state.reset();
-        self.upstream_sessions.reset();
-        for label in labels {
-            self.circuit_state.with_label_values(&[label]).set(0);
-            self.upstream_sessions.with_label_values(&[label]).set(0);
+        let labels: BTreeSet<String> = labels.into_iter().map(str::to_owned).collect();
+        let mut known = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in known.difference(&labels) {
+            // Fails only for one that is not there.
+            let _ = self.circuit_state.remove_label_values(&[gone]);
+            let _ = self.upstream_sessions.remove_label_values(&[gone]);
+            let _ = self.upstream_healthy.remove_label_values(&[gone]);
         }
+        for new in labels.difference(&known) {
+            self.circuit_state.with_label_values(&[new]).set(0);
+            self.upstream_healthy.with_label_values(&[new]).set(1);
+            self.upstream_sessions.with_label_values(&[new]).set(0);
+        }
+        *known = labels;
     }
 
     /// From now on `lost` is asked how many log lines were lost since start.
@@ -209,6 +235,7 @@ impl Metrics {
         labels::RELOADS.iter().for_each(|result| drop(self.certificate_reloads.with_label_values(&[result])));
         labels::ACTORS.iter().for_each(|actor| drop(self.actor_wait.with_label_values(&[actor])));
         labels::ACTIONS.iter().for_each(|action| drop(self.streams.with_label_values(&[action])));
+        labels::CONFIG_RELOADS.iter().for_each(|result| drop(self.config_reloads.with_label_values(&[result])));
         labels::HOLDS.iter().for_each(|result| drop(self.publish_holds_over.with_label_values(&[result])));
         labels::PLACES.iter().for_each(|place| drop(self.panics.with_label_values(&[place])));
         for (side, reasons) in labels::ENDINGS {

@@ -14,10 +14,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::announce::announce;
 use super::guard::{self, Forbidden};
+use super::race;
 use super::resolve::Resolver;
 use super::self_check;
 use super::target::{Target, TargetId};
-use crate::config::Config;
+use crate::config::{Config, Dns};
 use crate::protocol::proxy::Ends;
 use crate::tls::{Client, ConnectError, Stream};
 
@@ -25,8 +26,6 @@ use crate::tls::{Client, ConnectError, Stream};
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
-/// No address gets less of the time than this, however many there are.
-const LEAST_SHARE: Duration = Duration::from_millis(250);
 
 /// What bounds a dial.
 #[derive(Debug, Clone)]
@@ -45,6 +44,8 @@ pub struct DialSettings {
     pub user_timeout: Option<Duration>,
     /// SO_RCVBUF; none leaves it to the kernel's autotuning.
     pub recv_buffer: Option<usize>,
+    /// How long answers of the resolver are good.
+    pub dns: Dns,
     /// SO_SNDBUF; none leaves it to the kernel's autotuning.
     pub send_buffer: Option<usize>,
     /// How targets whose scheme is private are met.
@@ -61,6 +62,7 @@ impl Default for DialSettings {
             own: Vec::new(),
             user_timeout: Some(Duration::from_secs(60)),
             recv_buffer: None,
+            dns: Dns { cache_ttl: Duration::ZERO, stale_ttl: Duration::ZERO },
             send_buffer: None,
             private: HashMap::new(),
         }
@@ -79,6 +81,7 @@ impl DialSettings {
             own,
             user_timeout: Some(config.timeouts.write),
             recv_buffer: config.tcp.recv_buffer,
+            dns: config.dns,
             send_buffer: config.tcp.send_buffer,
             private: HashMap::new(),
         }
@@ -226,7 +229,8 @@ impl Queue {
 impl Dialer {
     /// A dialer that asks the system's resolver.
     pub fn new(settings: DialSettings) -> Self {
-        Self::with(settings, Resolver::system())
+        let resolver = Resolver::system(settings.dns);
+        Self::with(settings, resolver)
     }
 
     /// A dialer that asks `resolver`.
@@ -252,19 +256,26 @@ impl Dialer {
     /// the future gives everything back at once, its place in the queue too.
     ///
     /// # Errors
-    /// [`DialError`]. Addresses are tried in the resolver's order; the last one's error is told.
+    /// [`DialError`]. Addresses of both families take turns, in the resolver's order, and the next starts before the last has failed;
+    /// the last error is told.
     pub async fn connect_for(&self, target: &Target, ends: Option<Ends>) -> Result<Connected, DialError> {
         let _slot = self.queue(target.id).await?;
+        self.open(target, ends).await
+    }
+
+    /// Opens a connection on the relay's own behalf without a place in the queue, for what bounds itself: checks must not fail because
+    /// many dial.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub(super) async fn connect_unqueued(&self, target: &Target) -> Result<Connected, DialError> {
+        self.open(target, None).await
+    }
+
+    async fn open(&self, target: &Target, ends: Option<Ends>) -> Result<Connected, DialError> {
         let began = Instant::now();
         let deadline = began + self.shared.settings.dial_timeout;
-        let (host, port) = (target.url.host(), target.url.port());
-        let addresses = timeout_at(deadline, self.shared.resolver.resolve(host, port))
-            .await
-            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))
-            .map_err(DialError::Dns)?;
-        let judged = self.judge(&addresses)?;
-        let (mut stream, addr) = self.connect_first(&judged, deadline).await?;
-        announce(&mut stream, target.proxy_protocol, ends).await.map_err(|e| classify(addr, e))?;
+        let (stream, addr) = self.reach(target, ends, deadline).await?;
         let took = began.elapsed();
         if !target.url.scheme().is_private() {
             return Ok(Connected { stream: stream.into(), addr, took, tls_took: None });
@@ -272,6 +283,31 @@ impl Dialer {
         let shaken = timeout_at(deadline, self.shake_hands(target, stream, addr)).await;
         let stream = shaken.unwrap_or(Err(DialError::TlsTimeout(addr)))?;
         Ok(Connected { stream, addr, took, tls_took: Some(began.elapsed().saturating_sub(took)) })
+    }
+
+    /// Whether a TCP connection can be had, and nothing more.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub(super) async fn look(&self, target: &Target) -> Result<(), DialError> {
+        self.reach(target, None, Instant::now() + self.shared.settings.dial_timeout).await.map(drop)
+    }
+
+    /// Look-up, guard, TCP, and the PROXY header where the target expects one.
+    async fn reach(&self, target: &Target, ends: Option<Ends>, deadline: Instant) -> Result<(TcpStream, SocketAddr), DialError> {
+        let (host, port) = (target.url.host(), target.url.port());
+        let addresses = timeout_at(deadline, self.shared.resolver.resolve(host, port))
+            .await
+            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))
+            .map_err(DialError::Dns)?;
+        let judged = self.judge(&addresses)?;
+        let connected = self.connect_first(&judged, deadline).await;
+        if connected.as_ref().is_err_and(DialError::counts) {
+            self.shared.resolver.doubt(host, port);
+        }
+        let (mut stream, addr) = connected?;
+        announce(&mut stream, target.proxy_protocol, ends).await.map_err(|e| classify(addr, e))?;
+        Ok((stream, addr))
     }
 
     async fn shake_hands(&self, target: &Target, stream: TcpStream, addr: SocketAddr) -> Result<Stream, DialError> {
@@ -320,22 +356,21 @@ impl Dialer {
     }
 
     async fn connect_first(&self, addresses: &[Judged], deadline: Instant) -> Result<(TcpStream, SocketAddr), DialError> {
-        let mut last = DialError::Dns(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
-        for (tried, &Judged(addr)) in addresses.iter().enumerate() {
-            let now = Instant::now();
-            // A black hole in front must not take the time of the address behind it.
-            let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-            let share = (deadline.saturating_duration_since(now) / left).max(LEAST_SHARE);
-            match timeout_at((now + share).min(deadline), self.connect_one(Judged(addr))).await {
-                Ok(Ok(stream)) => return Ok((stream, addr)),
-                Ok(Err(error)) => last = classify(addr, error),
-                Err(_) => last = DialError::Timeout(addr),
+        let mut told: Option<DialError> = None;
+        let failed = |Judged(addr): Judged, error: Option<io::Error>| {
+            let error = error.map_or(DialError::Timeout(addr), |error| classify(addr, error));
+            // What says something about the upstream is told rather than what says something about us, as that there is no IPv6 here.
+            if error.counts() || !told.as_ref().is_some_and(DialError::counts) {
+                told = Some(error);
             }
-            if deadline <= Instant::now() {
-                break;
+        };
+        let order = race::alternated(addresses, |Judged(addr)| addr);
+        match race::first(&order, (race::STAGGER, deadline), |judged| self.connect_one(judged), failed).await {
+            Some((Judged(addr), stream)) => Ok((stream, addr)),
+            None => {
+                Err(told.unwrap_or_else(|| DialError::Dns(io::Error::new(io::ErrorKind::NotFound, "the name has no address"))))
             }
         }
-        Err(last)
     }
 
     async fn connect_one(&self, Judged(addr): Judged) -> io::Result<TcpStream> {

@@ -25,7 +25,7 @@ fn target(url: &str) -> Target {
 /// A resolver that answers with these, whatever the name; port 0 stands for the URL's.
 fn answering(addresses: &[&str]) -> Resolver {
     let addresses: Vec<SocketAddr> = addresses.iter().map(|text| text.parse().expect("an address")).collect();
-    Resolver::with(Arc::new(move |_, port| {
+    Resolver::forgetful(Arc::new(move |_, port| {
         Ok(addresses.iter().map(|at| if at.port() == 0 { SocketAddr::new(at.ip(), port) } else { *at }).collect())
     }))
 }
@@ -95,6 +95,26 @@ async fn a_name_is_judged_by_every_address_it_has_and_only_judged_ones_are_diall
 }
 
 #[tokio::test]
+async fn what_is_remembered_is_judged_again_at_each_dial() {
+    let (_listener, addr) = origin().await;
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = asked.clone();
+    let lookup: crate::upstream::resolve::Lookup = Arc::new(move |_, _| {
+        count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(vec![addr])
+    });
+    let long = Dns { cache_ttl: Duration::from_secs(600), stale_ttl: Duration::ZERO };
+    let resolver = Resolver::with(lookup, long);
+    let open = Dialer::with(settings(), resolver.clone());
+    assert_eq!(open.connect(&target("rtmp://x/")).await.expect("allowed").addr, addr);
+    let closed = Dialer::with(DialSettings::default(), resolver.clone());
+    assert_eq!(closed.connect(&target("rtmp://x/")).await.expect_err("forbidden").kind(), "guard");
+    let own = Dialer::with(DialSettings { own: vec![addr], ..settings() }, resolver);
+    assert_eq!(own.connect(&target("rtmp://x/")).await.expect_err("ourselves").kind(), "self");
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 1, "the resolver was asked once");
+}
+
+#[tokio::test]
 async fn a_mapped_answer_is_judged_and_dialled_as_version_4() {
     let (_listener, addr) = origin().await;
     let mapped = format!("[::ffff:127.0.0.1]:{}", addr.port());
@@ -127,7 +147,7 @@ async fn failures_are_told_apart_and_count_against_the_upstream() {
     assert_eq!((refused.kind(), refused.counts(), refused.may_retry()), ("connect_refused", true, true));
     assert!(refused.to_string().contains(&deaf.to_string()) && !refused.to_string().contains("S3CRET"), "{refused}");
 
-    let nameless = Resolver::with(Arc::new(|_, _| Err(io::Error::other("no such host"))));
+    let nameless = Resolver::forgetful(Arc::new(|_, _| Err(io::Error::other("no such host"))));
     let error = Dialer::with(settings(), nameless).connect(&target("rtmp://nowhere.example")).await.expect_err("no name");
     assert_eq!((error.kind(), error.counts()), ("dns", true));
 
@@ -141,7 +161,7 @@ async fn failures_are_told_apart_and_count_against_the_upstream() {
 async fn a_resolver_that_never_answers_ends_with_the_dial_s_time() {
     let (release, gate) = std::sync::mpsc::channel::<()>();
     let gate = Mutex::new(gate);
-    let stuck = Resolver::with(Arc::new(move |_, _| {
+    let stuck = Resolver::forgetful(Arc::new(move |_, _| {
         gate.lock().expect("a lock").recv().ok();
         Ok(Vec::new())
     }));

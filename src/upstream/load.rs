@@ -15,7 +15,7 @@ pub struct Loads {
 
 struct Slot {
     id: TargetId,
-    sessions: AtomicU32,
+    sessions: Arc<AtomicU32>,
     most: Option<u32>,
     label: String,
 }
@@ -28,10 +28,16 @@ pub struct Load {
 }
 
 impl Loads {
-    /// Counts for targets with their labels; `most`: sessions there may be at the same time.
-    pub fn new<'a>(targets: impl IntoIterator<Item = (TargetId, &'a str, Option<u32>)>, telemetry: Telemetry) -> Self {
+    /// Counts for targets with their labels; `most`: sessions there may be at the same time. Targets that `before` counts too are
+    /// counted on.
+    pub fn new<'a>(
+        targets: impl IntoIterator<Item = (TargetId, &'a str, Option<u32>)>,
+        telemetry: Telemetry,
+        before: Option<&Self>,
+    ) -> Self {
         let slot = |(id, label, most): (TargetId, &str, Option<u32>)| {
-            Arc::new(Slot { id, sessions: AtomicU32::new(0), most, label: label.to_owned() })
+            let sessions = before.and_then(|before| before.slot(id)).map(|slot| Arc::clone(&slot.sessions)).unwrap_or_default();
+            Arc::new(Slot { id, sessions, most, label: label.to_owned() })
         };
         Self { slots: targets.into_iter().map(slot).collect(), telemetry }
     }
@@ -78,7 +84,7 @@ mod tests {
     #[test]
     fn a_place_is_taken_up_to_the_bound_and_given_back_once() {
         let (full, free) = (TargetId(0), TargetId(1));
-        let loads = Loads::new([(full, "rtmp://a:1935", Some(2)), (free, "rtmp://b:1935", None)], Telemetry::silent());
+        let loads = Loads::new([(full, "rtmp://a:1935", Some(2)), (free, "rtmp://b:1935", None)], Telemetry::silent(), None);
         let held: Vec<_> = (0..3).map(|_| loads.take(full)).collect();
         assert_eq!(held.iter().filter(|load| load.is_some()).count(), 2);
         assert!(loads.is_full(full) && loads.of(full) == 2);

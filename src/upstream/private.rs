@@ -162,7 +162,7 @@ mod tests {
                 { "url": "rtmps://d.example", "insecure_skip_verify": true },
             ],
         }));
-        let targets = crate::upstream::targets(&config).expect("targets");
+        let targets = crate::upstream::targets(&config, &crate::upstream::Numbering::default(), &[]).expect("targets");
         let clients = clients(&config, &targets).expect("clients");
         let mut ids: Vec<u32> = clients.keys().map(|id| id.0).collect();
         ids.sort_unstable();

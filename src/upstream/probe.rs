@@ -1,4 +1,4 @@
-//! Can an upstream be reached? Asked by /ready, answered from what dials and probes have found.
+//! Can an upstream be reached? Asked by /ready, answered from what dials, checks and probes have found.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,7 +7,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::dial::Dialer;
-use super::target::{Target, TargetId};
+use super::health::Health;
+use super::target::Target;
+use super::vital::{Depth, Trouble, Vital};
 
 /// At most one probe in this time; a real dial counts as one.
 pub const PROBE_EVERY: Duration = Duration::from_secs(5);
@@ -30,66 +32,45 @@ pub enum Verdict {
     },
 }
 
-/// What is known of one upstream.
-#[derive(Debug, Clone, Default)]
-struct Known {
-    /// When it was last reached.
-    reached: Option<Instant>,
-    /// The first failure since then, and the last one's kind.
-    failing: Option<(Instant, &'static str)>,
-    /// When it was last probed.
-    probed: Option<Instant>,
-}
-
-impl Known {
-    fn learn(&mut self, now: Instant, result: Result<(), &'static str>) {
-        match result {
-            Ok(()) => {
-                self.reached = Some(now);
-                self.failing = None;
-            }
-            Err(kind) => self.failing = Some((self.failing.map_or(now, |(since, _)| since), kind)),
-        }
-    }
-
-    fn verdict(&self, now: Instant, fail_after: Duration) -> Verdict {
-        match self.failing {
-            None if self.reached.is_some() => Verdict::Reachable,
-            None => Verdict::Unknown,
-            Some((since, kind)) => {
-                let since = now.saturating_duration_since(since);
-                let grace = self.reached.is_some() && since < fail_after;
-                if grace { Verdict::Reachable } else { Verdict::Unreachable { since, kind } }
-            }
+/// The word on one target.
+fn verdict(vital: &Vital, now: Instant, fail_after: Duration) -> Verdict {
+    match vital.failing() {
+        None if vital.reached().is_some() => Verdict::Reachable,
+        None => Verdict::Unknown,
+        Some((since, kind)) => {
+            let since = now.saturating_duration_since(since);
+            let grace = vital.reached().is_some() && since < fail_after;
+            if grace { Verdict::Reachable } else { Verdict::Unreachable { since, kind } }
         }
     }
 }
 
-/// What is known of the upstreams together.
-#[derive(Debug, Default)]
-struct Knowledge {
-    targets: Vec<Known>,
+/// One reachable upstream is enough; else the one that failed last speaks.
+fn sum(vitals: &[Vital], now: Instant, fail_after: Duration) -> Verdict {
+    let verdicts = vitals.iter().map(|vital| verdict(vital, now, fail_after));
+    verdicts.min_by_key(Verdict::rank).unwrap_or(Verdict::Unknown)
+}
+
+/// Whose turn it is to be probed.
+#[derive(Debug)]
+struct Probes {
+    /// When each was last probed.
+    probed: Vec<Option<Instant>>,
     probing: bool,
 }
 
-impl Knowledge {
+impl Probes {
     /// Whether to probe at `now`, and if so whom: the one that was not probed for the longest time. The caller then does.
-    fn begin_probe(&mut self, now: Instant) -> Option<usize> {
+    fn begin(&mut self, vitals: &[Vital], now: Instant) -> Option<usize> {
         let fresh = |then: Option<Instant>| then.is_some_and(|then| now.saturating_duration_since(then) < PROBE_EVERY);
-        let idle = |known: &Known| !(fresh(known.probed) || known.failing.is_none() && fresh(known.reached));
-        if self.probing || !self.targets.iter().all(idle) {
+        let known = |vital: &Vital| vital.failing().is_none() && fresh(vital.reached());
+        if self.probing || self.probed.iter().any(|probed| fresh(*probed)) || vitals.iter().any(known) {
             return None;
         }
-        let (turn, known) = self.targets.iter_mut().enumerate().min_by_key(|(_, known)| known.probed)?;
-        known.probed = Some(now);
+        let (turn, probed) = self.probed.iter_mut().enumerate().min_by_key(|(_, probed)| **probed)?;
+        *probed = Some(now);
         self.probing = true;
         Some(turn)
-    }
-
-    /// One reachable upstream is enough; else the one that failed last speaks.
-    fn verdict(&self, now: Instant, fail_after: Duration) -> Verdict {
-        let verdicts = self.targets.iter().map(|known| known.verdict(now, fail_after));
-        verdicts.min_by_key(Verdict::rank).unwrap_or(Verdict::Unknown)
     }
 }
 
@@ -111,55 +92,51 @@ pub struct Reachability {
 
 struct Shared {
     dialer: Dialer,
+    health: Health,
     targets: Vec<Arc<Target>>,
     fail_after: Duration,
-    knowledge: Mutex<Knowledge>,
+    /// None: checks find out, and nobody probes.
+    probes: Option<Mutex<Probes>>,
     /// Counts finished probes.
     finished: watch::Sender<u64>,
 }
 
 impl Shared {
-    fn learn(&self, at: usize, result: Result<(), &'static str>) {
-        if let Some(known) = self.knowledge().targets.get_mut(at) {
-            known.learn(Instant::now(), result);
-        }
+    fn begin_probe(&self) -> Option<usize> {
+        locked(self.probes.as_ref()?).begin(&self.health.vitals(), Instant::now())
     }
 
-    fn knowledge(&self) -> MutexGuard<'_, Knowledge> {
-        self.knowledge.lock().unwrap_or_else(PoisonError::into_inner)
+    fn probing(&self) -> bool {
+        self.probes.as_ref().is_some_and(|probes| locked(probes).probing)
     }
 }
 
-impl Reachability {
-    /// Nothing is known yet. `fail_after`: how long no upstream must have been reachable to say so.
-    pub fn new(dialer: Dialer, targets: Vec<Arc<Target>>, fail_after: Duration) -> Self {
-        let (finished, _) = watch::channel(0);
-        let knowledge = Mutex::new(Knowledge { targets: vec![Known::default(); targets.len()], probing: false });
-        Self { shared: Arc::new(Shared { dialer, targets, fail_after, knowledge, finished }) }
-    }
+fn locked(probes: &Mutex<Probes>) -> MutexGuard<'_, Probes> {
+    probes.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-    /// A real dial ended: a success is as good as a probe. Tell of a failure only where it says something about the
-    /// upstream.
-    pub fn dialled(&self, target: TargetId, result: Result<(), &'static str>) {
-        if let Some(at) = self.shared.targets.iter().position(|known| known.id == target) {
-            self.shared.learn(at, result);
-        }
+impl Reachability {
+    /// What `health` knows of `targets`. `fail_after`: how long no upstream must have been reachable to say so; `probes`: whether to
+    /// find out where nobody else does.
+    pub fn new(dialer: Dialer, health: Health, targets: Vec<Arc<Target>>, fail_after: Duration, probes: bool) -> Self {
+        let (finished, _) = watch::channel(0);
+        let probes = probes.then(|| Mutex::new(Probes { probed: vec![None; targets.len()], probing: false }));
+        Self { shared: Arc::new(Shared { dialer, health, targets, fail_after, probes, finished }) }
     }
 
     /// What is known, without a probe.
     pub fn known(&self) -> Verdict {
-        self.shared.knowledge().verdict(Instant::now(), self.shared.fail_after)
+        sum(&self.shared.health.vitals(), Instant::now(), self.shared.fail_after)
     }
 
     /// What is known, after a probe if none was made in the last [`PROBE_EVERY`]. Waits at most some 400 ms for it; a
     /// probe that takes longer goes on by itself, and the next question finds its result.
     pub async fn check(&self) -> Verdict {
         let mut finished = self.shared.finished.subscribe();
-        let turn = self.shared.knowledge().begin_probe(Instant::now());
-        if let Some(turn) = turn {
+        if let Some(turn) = self.shared.begin_probe() {
             tokio::spawn(probe(self.shared.clone(), turn));
         }
-        if self.shared.knowledge().probing {
+        if self.shared.probing() {
             timeout(PATIENCE, finished.changed()).await.ok();
         }
         self.known()
@@ -171,7 +148,9 @@ struct Probing(Arc<Shared>);
 
 impl Drop for Probing {
     fn drop(&mut self) {
-        self.0.knowledge().probing = false;
+        if let Some(probes) = &self.0.probes {
+            locked(probes).probing = false;
+        }
         self.0.finished.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
@@ -182,8 +161,8 @@ async fn probe(shared: Arc<Shared>, turn: usize) {
     let Some(target) = shared.targets.get(turn) else {
         return;
     };
-    let result = shared.dialer.connect(target).await.map(|_| ()).map_err(|error| error.kind());
-    shared.learn(turn, result);
+    let result = shared.dialer.connect_unqueued(target).await;
+    shared.health.dialled(target.id, result.map(|_| Depth::Connection).map_err(|error| Trouble::new(error.kind(), error)));
 }
 
 #[cfg(test)]

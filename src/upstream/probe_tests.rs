@@ -8,8 +8,11 @@ use futures_util::future::join_all;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::telemetry::Telemetry;
+use crate::upstream::TargetId;
 use crate::upstream::dial::DialSettings;
 use crate::upstream::resolve::Resolver;
+use crate::upstream::vital::Rules;
 
 const FAIL_AFTER: Duration = Duration::from_secs(20);
 
@@ -17,74 +20,90 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn knowledge(targets: usize) -> Knowledge {
-    Knowledge { targets: vec![Known::default(); targets], probing: false }
+fn vitals(targets: usize, now: Instant) -> Vec<Vital> {
+    vec![Vital::new(now); targets]
 }
+
+fn probes(targets: usize) -> Probes {
+    Probes { probed: vec![None; targets], probing: false }
+}
+
+fn failed(kind: &'static str) -> Result<Depth, Trouble> {
+    Err(Trouble::new(kind, "it failed"))
+}
+
+const REACHED: Result<Depth, Trouble> = Ok(Depth::Connection);
 
 #[test]
 fn an_upstream_that_was_reached_has_the_grace_and_one_that_never_was_has_none() {
     let start = Instant::now();
-    let mut known = Known::default();
-    assert_eq!(known.verdict(start, FAIL_AFTER), Verdict::Unknown);
-    known.learn(start, Err("dns"));
-    assert_eq!(known.verdict(start, FAIL_AFTER), Verdict::Unreachable { since: secs(0), kind: "dns" });
-    known.learn(start, Ok(()));
-    assert_eq!(known.verdict(start + secs(3600), FAIL_AFTER), Verdict::Reachable, "silence is no failure");
-    let failed = start + secs(3600);
-    known.learn(failed, Err("connect_refused"));
-    known.learn(failed + secs(19), Err("connect_timeout"));
-    assert_eq!(known.verdict(failed + secs(19), FAIL_AFTER), Verdict::Reachable);
+    let mut known = Vital::new(start);
+    let verdict = |known: &Vital, now: Instant| verdict(known, now, FAIL_AFTER);
+    assert_eq!(verdict(&known, start), Verdict::Unknown);
+    known.dialled(start, failed("dns"));
+    assert_eq!(verdict(&known, start), Verdict::Unreachable { since: secs(0), kind: "dns" });
+    known.dialled(start, REACHED);
+    assert_eq!(verdict(&known, start + secs(3600)), Verdict::Reachable, "silence is no failure");
+    let lost = start + secs(3600);
+    known.dialled(lost, failed("connect_refused"));
+    known.dialled(lost + secs(19), failed("connect_timeout"));
+    assert_eq!(verdict(&known, lost + secs(19)), Verdict::Reachable);
     let want = Verdict::Unreachable { since: secs(20), kind: "connect_timeout" };
-    assert_eq!(known.verdict(failed + secs(20), FAIL_AFTER), want, "counted from the first failure");
-    known.learn(failed + secs(21), Ok(()));
-    assert_eq!(known.verdict(failed + secs(21), FAIL_AFTER), Verdict::Reachable);
+    assert_eq!(verdict(&known, lost + secs(20)), want, "counted from the first failure");
+    known.dialled(lost + secs(21), REACHED);
+    assert_eq!(verdict(&known, lost + secs(21)), Verdict::Reachable);
 }
 
 #[test]
 fn a_probe_is_due_once_in_five_seconds_and_not_after_a_real_success() {
     let start = Instant::now();
-    let mut all = knowledge(1);
-    assert_eq!(all.begin_probe(start), Some(0));
-    assert_eq!(all.begin_probe(start), None, "one at a time");
-    all.probing = false;
-    all.targets[0].learn(start, Err("dns"));
-    assert_eq!(all.begin_probe(start + secs(4)), None);
-    assert_eq!(all.begin_probe(start + secs(5)), Some(0));
-    all.probing = false;
-    all.targets[0].learn(start + secs(9), Ok(()));
-    assert_eq!(all.begin_probe(start + secs(13)), None, "a session reached it");
-    assert_eq!(all.begin_probe(start + secs(14)), Some(0));
-    assert_eq!(knowledge(0).begin_probe(start), None);
+    let (mut probes_of_one, mut all) = (probes(1), vitals(1, start));
+    assert_eq!(probes_of_one.begin(&all, start), Some(0));
+    assert_eq!(probes_of_one.begin(&all, start), None, "one at a time");
+    probes_of_one.probing = false;
+    all[0].dialled(start, failed("dns"));
+    assert_eq!(probes_of_one.begin(&all, start + secs(4)), None);
+    assert_eq!(probes_of_one.begin(&all, start + secs(5)), Some(0));
+    probes_of_one.probing = false;
+    all[0].dialled(start + secs(9), REACHED);
+    assert_eq!(probes_of_one.begin(&all, start + secs(13)), None, "a session reached it");
+    assert_eq!(probes_of_one.begin(&all, start + secs(14)), Some(0));
+    assert_eq!(probes(0).begin(&[], start), None);
 }
 
 #[test]
 fn one_reachable_upstream_of_several_is_enough_and_probes_take_turns() {
     let start = Instant::now();
-    let mut all = knowledge(2);
+    let (mut probes, mut all) = (probes(2), vitals(2, start));
     let mut turns = Vec::new();
     for round in 0..4 {
-        turns.extend(all.begin_probe(start + secs(5 * round)));
-        all.probing = false;
+        turns.extend(probes.begin(&all, start + secs(5 * round)));
+        probes.probing = false;
     }
     assert_eq!(turns, [0, 1, 0, 1]);
-    all.targets[0].learn(start, Err("dns"));
-    assert_eq!(all.verdict(start, FAIL_AFTER), Verdict::Unknown);
-    all.targets[1].learn(start, Ok(()));
-    assert_eq!(all.verdict(start + secs(99), FAIL_AFTER), Verdict::Reachable);
-    all.targets[1].learn(start + secs(100), Err("connect_refused"));
+    all[0].dialled(start, failed("dns"));
+    assert_eq!(sum(&all, start, FAIL_AFTER), Verdict::Unknown);
+    all[1].dialled(start, REACHED);
+    assert_eq!(sum(&all, start + secs(99), FAIL_AFTER), Verdict::Reachable);
+    all[1].dialled(start + secs(100), failed("connect_refused"));
     let want = Verdict::Unreachable { since: secs(30), kind: "connect_refused" };
-    assert_eq!(all.verdict(start + secs(130), FAIL_AFTER), want, "since the last of them was lost");
+    assert_eq!(sum(&all, start + secs(130), FAIL_AFTER), want, "since the last of them was lost");
+}
+
+fn of(dialer: Dialer, url: &str, probes: bool) -> Reachability {
+    let targets = vec![Arc::new(Target::parse(TargetId(0), url).expect("a URL"))];
+    let health = Health::new(&targets, Rules { rise: 1, fall: 1 }, Telemetry::silent(), None);
+    Reachability::new(dialer, health, targets, FAIL_AFTER, probes)
 }
 
 fn shared(addr: SocketAddr, lookups: Arc<AtomicUsize>) -> Reachability {
-    let resolver = Resolver::with(Arc::new(move |_, _| {
+    let resolver = Resolver::forgetful(Arc::new(move |_, _| {
         lookups.fetch_add(1, SeqCst);
         Ok::<_, io::Error>(vec![addr])
     }));
     let allowed = vec!["127.0.0.0/8".parse().expect("a network")];
     let dialer = Dialer::with(DialSettings { allowed, ..DialSettings::default() }, resolver);
-    let target = Target::parse(TargetId(0), "rtmp://origin.example/live").expect("a URL");
-    Reachability::new(dialer, vec![Arc::new(target)], FAIL_AFTER)
+    of(dialer, "rtmp://origin.example/live", true)
 }
 
 #[actix::test]
@@ -113,15 +132,28 @@ async fn an_upstream_that_is_down_from_the_start_is_unreachable_by_name() {
 async fn a_question_does_not_wait_for_a_probe_that_hangs() {
     let (release, gate) = std::sync::mpsc::channel::<()>();
     let gate = Mutex::new(gate);
-    let resolver = Resolver::with(Arc::new(move |_, _| {
+    let resolver = Resolver::forgetful(Arc::new(move |_, _| {
         gate.lock().expect("a lock").recv().ok();
         Ok(Vec::new())
     }));
     let dialer = Dialer::with(DialSettings::default(), resolver);
-    let target = Target::parse(TargetId(0), "rtmp://silent.example").expect("a URL");
-    let reachability = Reachability::new(dialer, vec![Arc::new(target)], FAIL_AFTER);
+    let reachability = of(dialer, "rtmp://silent.example", true);
     let began = Instant::now();
     assert_eq!(reachability.check().await, Verdict::Unknown);
     assert!(began.elapsed() < secs(4), "the dial's own time was not waited for");
     drop(release);
+}
+
+#[actix::test]
+async fn where_checks_find_out_nobody_probes() {
+    let lookups = Arc::new(AtomicUsize::new(0));
+    let counted = lookups.clone();
+    let resolver = Resolver::forgetful(Arc::new(move |_, _| {
+        counted.fetch_add(1, SeqCst);
+        Ok::<_, io::Error>(Vec::new())
+    }));
+    let reachability = of(Dialer::with(DialSettings::default(), resolver), "rtmp://origin.example", false);
+    assert_eq!((reachability.check().await, lookups.load(SeqCst)), (Verdict::Unknown, 0));
+    reachability.shared.health.checked(TargetId(0), Ok(Depth::Speech));
+    assert_eq!(reachability.check().await, Verdict::Reachable);
 }

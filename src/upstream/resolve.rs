@@ -1,65 +1,168 @@
 //! Which addresses does a host name have now?
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::timeout_at;
 
+use super::answers::{Answer, Answers, Key, Known};
 use super::url::Host;
+use crate::config::Dns;
 
 /// Look-ups at a time. More wait in order, within their dial's time.
 pub const MAX_LOOKUPS: usize = 64;
 /// Addresses of one answer that are tried; more are left alone.
 pub const MAX_ADDRESSES: usize = 16;
+/// How long a look-up may take before an old answer is taken in its place.
+const STALE_PATIENCE: Duration = Duration::from_millis(500);
 /// Stack of a thread that runs getaddrinfo and its plug-ins.
 const STACK: usize = 512 * 1024;
 
 /// Answers for a name and a port, blocking.
 pub type Lookup = Arc<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
 
-/// Asks the system's resolver, at most [`MAX_LOOKUPS`] times at once.
+/// Asks the system's resolver, at most [`MAX_LOOKUPS`] times at once, once for all who ask for the same meanwhile, and remembers.
 #[derive(Clone)]
 pub struct Resolver {
     slots: Arc<Semaphore>,
     lookup: Lookup,
+    memory: Arc<Mutex<Memory>>,
+}
+
+struct Memory {
+    answers: Answers,
+    flights: HashMap<Key, Flight>,
+}
+
+/// A look-up that is under way.
+#[derive(Clone)]
+struct Flight {
+    began: Instant,
+    landed: watch::Receiver<Option<Answer>>,
 }
 
 impl Resolver {
     /// The system's resolver: /etc/hosts, DNS, whatever nsswitch.conf says.
-    pub fn system() -> Self {
-        Self::with(Arc::new(|name, port| Ok((name, port).to_socket_addrs()?.collect())))
+    pub fn system(lifetimes: Dns) -> Self {
+        Self::with(Arc::new(|name, port| Ok((name, port).to_socket_addrs()?.collect())), lifetimes)
     }
 
     /// One with answers of its own.
-    pub fn with(lookup: Lookup) -> Self {
-        Self { slots: Arc::new(Semaphore::new(MAX_LOOKUPS)), lookup }
+    pub fn with(lookup: Lookup, lifetimes: Dns) -> Self {
+        let memory = Memory { answers: Answers::new(lifetimes), flights: HashMap::new() };
+        Self { slots: Arc::new(Semaphore::new(MAX_LOOKUPS)), lookup, memory: Arc::new(Mutex::new(memory)) }
+    }
+
+    /// The same, for tests that want every question asked.
+    #[cfg(test)]
+    pub(super) fn forgetful(lookup: Lookup) -> Self {
+        Self::with(lookup, Dns { cache_ttl: Duration::ZERO, stale_ttl: Duration::ZERO })
     }
 
     /// The addresses of `host`, in the resolver's order. A literal is its own answer and asks nobody.
     ///
+    /// An old answer is taken where there is no new one in [`STALE_PATIENCE`]: DNS may be down while the origin is not.
     /// Dropping the future ends the wait at once. getaddrinfo cannot be interrupted: its thread, and its slot, are given
     /// back when it returns, so that a dead DNS server never costs more than [`MAX_LOOKUPS`] threads.
     ///
     /// # Errors
     /// What the resolver says; `NotFound` for an empty answer.
     pub async fn resolve(&self, host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
-        let name = match host {
+        let key = match host {
             Host::Literal(ip) => return Ok(vec![SocketAddr::new(*ip, port)]),
-            Host::Name(name) => name.clone(),
+            Host::Name(name) => (name.clone(), port),
         };
+        let known = self.memory().answers.get(&key, Instant::now());
+        let answer = match known {
+            Known::Enough(answer) => answer,
+            Known::Unknown => landed(self.flight(key)).await,
+            Known::Stale(addresses) => {
+                let flight = self.flight(key);
+                let until = flight.began + STALE_PATIENCE;
+                match timeout_at(until.into(), landed(flight)).await {
+                    Ok(Ok(fresh)) => Ok(fresh),
+                    Ok(Err(_)) | Err(_) => Ok(addresses),
+                }
+            }
+        };
+        answer.map(|addresses| addresses.to_vec()).map_err(|(kind, text)| io::Error::new(kind, text))
+    }
+
+    /// Nobody could be reached at the addresses of `host`: the next who asks hears whether they have changed.
+    pub fn doubt(&self, host: &Host, port: u16) {
+        if let Host::Name(name) = host {
+            self.memory().answers.doubt(&(name.clone(), port), Instant::now());
+        }
+    }
+
+    /// The look-up that is under way, or a new one.
+    fn flight(&self, key: Key) -> Flight {
+        let mut memory = self.memory();
+        if let Some(flight) = memory.flights.get(&key) {
+            return flight.clone();
+        }
+        let (land, landed) = watch::channel(None);
+        let flight = Flight { began: Instant::now(), landed };
+        memory.flights.insert(key.clone(), flight.clone());
+        tokio::spawn(fly(self.clone(), Landing { memory: Arc::clone(&self.memory), key, land }));
+        flight
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One look-up, on a thread of its own: tokio's blocking pool would make the end of the process wait for it.
+    async fn look_up(&self, (name, port): Key) -> io::Result<Vec<SocketAddr>> {
         let slot = self.slots.clone().acquire_owned().await.map_err(io::Error::other)?;
         let (answer, answered) = oneshot::channel();
         let lookup = self.lookup.clone();
-        // A thread of our own: tokio's blocking pool would make the end of the process wait for it.
         std::thread::Builder::new().name("relay-resolve".into()).stack_size(STACK).spawn(move || {
             let addresses = lookup(&name, port);
             drop(slot);
-            // Nobody listens when the dial was cancelled.
             answer.send(addresses).ok();
         })?;
         let addresses = answered.await.map_err(|_| io::Error::other("the resolver's thread ended without an answer"))??;
         distinct(addresses)
+    }
+}
+
+/// Ends a flight however it ends: those who wait must not wait for nothing.
+struct Landing {
+    memory: Arc<Mutex<Memory>>,
+    key: Key,
+    land: watch::Sender<Option<Answer>>,
+}
+
+impl Landing {
+    fn with(self, answer: Answer) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.answers.learn(self.key.clone(), Instant::now(), answer.clone());
+        drop(memory);
+        self.land.send_replace(Some(answer));
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).flights.remove(&self.key);
+    }
+}
+
+async fn fly(resolver: Resolver, landing: Landing) {
+    let answer = resolver.look_up(landing.key.clone()).await;
+    landing.with(answer.map(Into::into).map_err(|error| (error.kind(), error.to_string())));
+}
+
+async fn landed(mut flight: Flight) -> Answer {
+    let lost = || Err((io::ErrorKind::Other, "the look-up was lost".to_owned()));
+    match flight.landed.wait_for(Option::is_some).await {
+        Ok(answer) => answer.clone().unwrap_or_else(lost),
+        Err(_) => lost(),
     }
 }
 
@@ -90,72 +193,5 @@ fn plain(ip: IpAddr) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-    use std::time::Duration;
-
-    use tokio::time::timeout;
-
-    use super::*;
-
-    fn name(text: &str) -> Host {
-        Host::Name(text.into())
-    }
-
-    #[tokio::test]
-    async fn a_literal_asks_nobody() {
-        let resolver = Resolver::with(Arc::new(|_, _| Err(io::Error::other("asked"))));
-        let ip = "2001:db8::1".parse().expect("an address");
-        assert_eq!(resolver.resolve(&Host::Literal(ip), 1935).await.expect("an answer"), [SocketAddr::new(ip, 1935)]);
-    }
-
-    #[tokio::test]
-    async fn answers_keep_their_order_without_repetition_and_within_the_bound() {
-        let resolver = Resolver::with(Arc::new(|_, port| {
-            let mut all: Vec<SocketAddr> = vec![SocketAddr::new("::ffff:8.8.8.8".parse().expect("ip"), port)];
-            all.push(SocketAddr::new("8.8.8.8".parse().expect("ip"), port));
-            all.extend((0..40).map(|n| SocketAddr::new([8, 8, 4, n].into(), port)));
-            Ok(all)
-        }));
-        let got = resolver.resolve(&name("many.example"), 7).await.expect("an answer");
-        assert_eq!(got.len(), MAX_ADDRESSES);
-        assert_eq!(got[0], "8.8.8.8:7".parse().expect("an address"));
-        assert_eq!(got[1], "8.8.4.0:7".parse().expect("an address"));
-    }
-
-    #[tokio::test]
-    async fn an_empty_answer_and_a_panicking_resolver_are_errors() {
-        let empty = Resolver::with(Arc::new(|_, _| Ok(Vec::new())));
-        assert_eq!(empty.resolve(&name("x"), 1).await.expect_err("empty").kind(), io::ErrorKind::NotFound);
-        let broken = Resolver::with(Arc::new(|_, _| panic!("a broken plug-in")));
-        assert!(broken.resolve(&name("x"), 1).await.is_err());
-        assert_eq!(broken.slots.available_permits(), MAX_LOOKUPS);
-    }
-
-    #[tokio::test]
-    async fn a_dead_resolver_never_holds_more_threads_than_the_bound() {
-        let (open, gate) = std::sync::mpsc::channel::<()>();
-        let gate = Mutex::new(gate);
-        let running = Arc::new(AtomicUsize::new(0));
-        let resolver = Resolver::with({
-            let running = running.clone();
-            Arc::new(move |_, port| {
-                running.fetch_add(1, SeqCst);
-                gate.lock().expect("the gate").recv().ok();
-                Ok(vec![SocketAddr::new([8, 8, 8, 8].into(), port)])
-            })
-        });
-        let host = name("slow.example");
-        // Each of these is cancelled while getaddrinfo "runs".
-        for _ in 0..MAX_LOOKUPS + 20 {
-            let cancelled = timeout(Duration::ZERO, resolver.resolve(&host, 1)).await;
-            assert!(cancelled.is_err());
-        }
-        assert_eq!(resolver.slots.available_permits(), 0);
-        assert!(running.load(SeqCst) <= MAX_LOOKUPS);
-        drop(open);
-        assert!(resolver.resolve(&host, 1).await.is_ok(), "the slots come back");
-        assert!(running.load(SeqCst) <= MAX_LOOKUPS + 1);
-    }
-}
+#[path = "resolve_tests.rs"]
+mod tests;

@@ -1,6 +1,7 @@
 //! Where does this stream go?
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::live::{Live, Publication};
 use super::load::Loads;
@@ -60,14 +61,19 @@ struct Route {
 }
 
 impl Router {
-    /// For the targets of `config`, in its order.
+    /// For the targets of `config`, in its order. What `before` knows of live streams and turns goes on.
     ///
     /// # Errors
     /// [`BadPattern`], which a checked configuration does not have.
-    pub fn new(config: &Config, targets: Vec<Arc<Target>>, means: Means) -> Result<Self, BadPattern> {
-        let group = |strategy, indices: &mut dyn Iterator<Item = usize>| {
+    pub fn new(config: &Config, targets: Vec<Arc<Target>>, means: Means, before: Option<&Self>) -> Result<Self, BadPattern> {
+        let mut old = before.into_iter().flat_map(|before| &before.shared.routes);
+        let mut group = |strategy, indices: &mut dyn Iterator<Item = usize>| {
             let member = |index: usize| Some(member(targets.get(index)?, config.upstreams.get(index)?));
-            Mutex::new(Group::new(strategy, config.hash_load_factor, indices.filter_map(member).collect()))
+            let group = Group::new(strategy, config.hash_load_factor, indices.filter_map(member).collect());
+            Mutex::new(match old.next() {
+                Some(old) => group.after(&old.group.lock().unwrap_or_else(PoisonError::into_inner)),
+                None => group,
+            })
         };
         let mut routes = Vec::new();
         for route in &config.routes {
@@ -78,7 +84,8 @@ impl Router {
             routes.push(Route { pattern: None, group: group(config.strategy, &mut (0..targets.len())) });
         }
         let loads = means.loads.clone();
-        Ok(Self { shared: Arc::new(Shared { means, targets, live: Live::default(), loads, routes }) })
+        let live = before.map_or_else(Live::default, |before| before.shared.live.clone());
+        Ok(Self { shared: Arc::new(Shared { means, targets, live, loads, routes }) })
     }
 
     /// Begins the search for an upstream that takes what is asked.
@@ -95,13 +102,14 @@ impl Router {
     }
 
     fn order(&self, ask: &Ask<'_>, group: &mut Group) -> Result<Vec<TargetId>, NoRoute> {
-        let Shared { targets, live, loads, .. } = &*self.shared;
+        let Shared { targets, live, loads, means, .. } = &*self.shared;
+        let (health, now) = (&means.health, Instant::now());
         let speaks = |id: TargetId| targets.iter().any(|target| target.id == id && target.family() == ask.family);
         if !group.members().iter().any(|member| speaks(member.id)) {
             return Err(NoRoute::Family(ask.family));
         }
         let plays = ask.action == Action::Play;
-        let fitness = |id: TargetId| if speaks(id) && !loads.is_full(id) { Fitness::Healthy } else { Fitness::Out };
+        let fitness = |id: TargetId| if speaks(id) && !loads.is_full(id) { health.fitness(id, now) } else { Fitness::Out };
         let order = group.candidates(&mut Moment {
             key: &ask.name.joined(),
             publishes: !plays,
@@ -111,7 +119,8 @@ impl Router {
             load: &|id| loads.of(id),
             chance: &mut rand::random,
         });
-        if order.is_empty() { Err(NoRoute::Full) } else { Ok(order) }
+        health.on_trial(*order.first().ok_or(NoRoute::Full)?, now);
+        Ok(order)
     }
 
     /// `name` is live at `target` until the answer is dropped: players of it go there first.

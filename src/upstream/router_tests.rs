@@ -6,16 +6,23 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::{Env, parse};
 use crate::telemetry::Telemetry;
+use crate::upstream::Numbering;
 use crate::upstream::breaker::{Breaker, UpstreamBreaker};
+use crate::upstream::vital::{Depth, Trouble};
 use actix::Actor;
 
 fn router(json: &Value) -> Router {
+    after(json, &Numbering::default(), None)
+}
+
+/// As a reload makes it out of `before`.
+fn after(json: &Value, numbering: &Numbering, before: Option<&Router>) -> Router {
     let judge = |_: &str, _: &[IpNetwork]| Ok(());
     let config = parse(&json.to_string(), &Env::empty(), &judge).unwrap_or_else(|problems| panic!("{problems}")).config;
-    let targets = crate::upstream::targets(&config).expect("URLs");
+    let targets = crate::upstream::targets(&config, numbering, before.map_or(&[], Router::targets)).expect("URLs");
     let breaker = Breaker::new(UpstreamBreaker::new(None, Vec::new(), Arc::new(|_| ())).start());
-    let means = crate::upstream::means(&config, &targets, Vec::new(), breaker, Telemetry::silent()).expect("no TLS");
-    Router::new(&config, targets, means).expect("patterns")
+    let means = crate::upstream::means(&config, &targets, Vec::new(), breaker, Telemetry::silent(), before.map(Router::means));
+    Router::new(&config, targets, means.expect("no TLS"), before).expect("patterns")
 }
 
 fn name(app: &str, stream: &str) -> Identity {
@@ -46,6 +53,30 @@ async fn without_routes_every_stream_goes_to_all() {
 }
 
 #[actix::test]
+async fn a_change_keeps_turns_live_streams_and_places_of_targets_that_stay() {
+    let numbering = Numbering::default();
+    let old = after(&two(json!({})), &numbering, None);
+    let cam = name("live", "cam");
+    assert_eq!(way(&old, Action::Publish, &cam), Ok("a b".into()));
+    let b = old.targets()[1].id;
+    let _publication = old.publish(&cam, b);
+    let load = old.means().loads.take(b).expect("a place");
+    let new = after(
+        &json!({ "upstreams": [{ "url": "rtmp://c" }, { "url": "rtmp://b", "max_connections": 2 }] }),
+        &numbering,
+        Some(&old),
+    );
+    assert_eq!((new.targets()[1].id, new.means().loads.of(b)), (b, 1));
+    assert!(old.targets().iter().all(|target| target.id != new.targets()[0].id), "no number is given twice");
+    assert_eq!(way(&new, Action::Play, &cam), Ok("b c".into()), "where the stream is live");
+    let second = new.means().loads.take(b).expect("a place");
+    assert!(new.means().loads.take(b).is_none(), "both count under the new bound");
+    drop((load, second));
+    assert_eq!(new.means().loads.of(b), 0);
+    assert_eq!(way(&new, Action::Publish, &cam), Ok("b c".into()), "b has its turn");
+}
+
+#[actix::test]
 async fn the_first_route_that_matches_counts_and_none_is_a_refusal() {
     let router = router(&two(json!({ "routes": [
         { "match": { "app": "studio", "action": "publish" }, "upstreams": ["b"] },
@@ -73,6 +104,21 @@ async fn a_player_follows_its_publisher_under_every_strategy_but_not_out_of_its_
     let router = router(&two(routes));
     let _publication = router.publish(&name("live", "cam"), TargetId(1));
     assert_eq!(way(&router, Action::Play, &name("live", "cam")), Ok("a".into()));
+}
+
+#[actix::test]
+async fn a_target_whose_last_dial_failed_comes_after_the_others_until_one_succeeds() {
+    let router = router(&two(json!({ "upstream_strategy": "failover" })));
+    let health = router.means().health.clone();
+    let first = || way(&router, Action::Publish, &name("live", "cam"));
+    health.dialled(TargetId(0), Err(Trouble::new("connect_refused", "")));
+    assert_eq!(first(), Ok("b a".into()));
+    health.dialled(TargetId(1), Err(Trouble::new("connect_refused", "")));
+    assert_eq!(first(), Ok("a b".into()), "where all are unwell the order is as it was");
+    health.dialled(TargetId(1), Ok(Depth::Connection));
+    assert_eq!(first(), Ok("b a".into()));
+    health.dialled(TargetId(0), Ok(Depth::Speech));
+    assert_eq!(first(), Ok("a b".into()));
 }
 
 #[actix::test]

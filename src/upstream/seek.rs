@@ -8,11 +8,12 @@ use tokio::time::{sleep, timeout};
 use super::breaker::{Breaker, CircuitPermit};
 use super::circuit::{NotNow, Why};
 use super::dial::{Connected, DialError, Dialer};
+use super::health::{DialPermit, Health};
 use super::load::{Load, Loads};
-use super::probe::Reachability;
 use super::retry::{GiveUp, Next};
 use super::router::NoRoute;
 use super::target::{Target, TargetId};
+use super::vital::{Depth, Trouble};
 use super::walk::Walk;
 use crate::config::Retry;
 use crate::protocol::proxy::Ends;
@@ -25,7 +26,7 @@ pub struct Means {
     /// Asked before each dial.
     pub breaker: Breaker,
     /// Learns how dials end.
-    pub reachability: Reachability,
+    pub health: Health,
     /// Counts the sessions at each target.
     pub loads: Loads,
     /// None: one dial of each candidate.
@@ -34,8 +35,8 @@ pub struct Means {
 
 /// A connection to a target, with the permit under which it was dialled.
 ///
-/// The permit must hear what comes of the handshake: [`CircuitPermit::success`] at Publish.Start or Play.Start,
-/// [`CircuitPermit::failure`] when the handshake fails; drop it when the upstream refuses by command or the client
+/// The permit must hear what comes of the handshake: [`DialPermit::success`] at Publish.Start or Play.Start,
+/// [`DialPermit::failure`] when the handshake fails, [`DialPermit::refused`] when the upstream refuses by command; drop it when the client
 /// leaves.
 #[derive(Debug)]
 pub struct Link {
@@ -43,8 +44,8 @@ pub struct Link {
     pub target: Arc<Target>,
     /// The socket.
     pub connected: Connected,
-    /// The breaker's permit.
-    pub permit: CircuitPermit,
+    /// Hears how it goes on.
+    pub permit: DialPermit,
     /// The session's place at the target: keep it as long as the session is there.
     pub load: Load,
     /// When this try's time is over: `dial_timeout` from the look-up on, and never past `retry.total_timeout`. The
@@ -220,7 +221,8 @@ impl Seek {
         };
         match dialled {
             Ok(connected) => {
-                self.means.reachability.dialled(target.id, Ok(()));
+                self.means.health.dialled(target.id, Ok(Depth::Connection));
+                let permit = DialPermit::new(permit, self.means.health.clone());
                 let deadline = self.deadline(&connected);
                 Ok(Some(Link { target, connected, permit, load, deadline }))
             }
@@ -240,7 +242,7 @@ impl Seek {
             permit.failure();
         }
         if counts || !error.may_retry() {
-            self.means.reachability.dialled(target.id, Err(error.kind()));
+            self.means.health.dialled(target.id, Err(Trouble::new(error.kind(), &error)));
         }
         watch(Step::Failed { target, error: &error, attempt: self.made() });
         if error.may_retry() {

@@ -12,8 +12,8 @@ use crate::telemetry::Telemetry;
 use crate::upstream::breaker::{Snapshot, UpstreamBreaker};
 use crate::upstream::circuit::CircuitState;
 use crate::upstream::dial::DialSettings;
-use crate::upstream::probe::Verdict;
 use crate::upstream::target::TargetId;
+use crate::upstream::vital::Rules;
 
 const QUICK: Retry = Retry {
     max_attempts: 3,
@@ -58,14 +58,20 @@ fn bounded_world(addrs: &[SocketAddr], retry: Option<Retry>, breaker: CircuitBre
     let dialer = Dialer::new(DialSettings { allowed, ..DialSettings::default() });
     let labels = targets.iter().map(|target| (target.id, target.label.clone())).collect();
     let breaker = Breaker::new(UpstreamBreaker::new(Some(breaker), labels, Arc::new(|_| ())).start());
-    let reachability = Reachability::new(dialer.clone(), targets.clone(), Duration::from_secs(20));
-    let loads = Loads::new(targets.iter().map(|target| (target.id, "x", most)), Telemetry::silent());
-    World { means: Means { dialer, breaker, reachability, loads, retry }, targets }
+    let health = Health::new(&targets, Rules { rise: 1, fall: 1 }, Telemetry::silent(), None);
+    let loads = Loads::new(targets.iter().map(|target| (target.id, "x", most)), Telemetry::silent(), None);
+    World { means: Means { dialer, breaker, health, loads, retry }, targets }
 }
 
 impl World {
     fn seek(&self) -> Seek {
         Seek::new(self.means.clone(), self.targets.clone())
+    }
+
+    /// The health of the first target, and the kind of its last trouble.
+    fn state(&self) -> (&'static str, Option<&'static str>) {
+        let view = &self.means.health.views()[0];
+        (view.state, view.last_error.as_ref().map(|(trouble, _)| trouble.kind))
     }
 
     async fn circuit(&self) -> (CircuitState, u32) {
@@ -94,7 +100,7 @@ async fn a_reachable_upstream_is_reached_at_once() {
     let left = link.deadline.saturating_duration_since(Instant::now());
     assert!(left > Duration::from_secs(1) && left < QUICK.total_timeout, "the handshake has what the dial left of its time");
     assert_eq!(steps, ["dial 0 #1"]);
-    assert_eq!(world.means.reachability.known(), Verdict::Reachable, "a real dial counts");
+    assert_eq!(world.state(), ("healthy", None), "a real dial counts");
     link.permit.success();
 }
 
@@ -111,7 +117,7 @@ async fn an_unreachable_upstream_is_tried_as_often_as_the_setting_says() {
     assert_eq!((error.kind(), seek.made()), ("connect_refused", 3));
     assert!(error.to_string().starts_with("the upstream could not be reached in 3 attempts: 127.0.0.1:"), "{error}");
     assert_eq!(world.circuit().await, (CircuitState::Closed, 3));
-    assert!(matches!(world.means.reachability.known(), Verdict::Unreachable { kind: "connect_refused", .. }));
+    assert_eq!(world.state(), ("unhealthy", Some("connect_refused")));
 }
 
 #[actix::test]
@@ -171,8 +177,9 @@ async fn a_failed_handshake_is_followed_by_another_dial_within_the_same_bounds()
     for attempt in 1..=3 {
         let link = seek.next(|_| ()).await.expect("a link");
         assert_eq!(seek.made(), attempt);
-        link.permit.failure();
+        link.permit.failure("handshake", "it stopped in the middle");
         seek.failed();
+        assert_eq!(world.state(), ("unhealthy", Some("handshake")), "that it can be connected to is not enough");
     }
     assert!(matches!(seek.next(|_| ()).await, Err(SeekError::GaveUp { why: GiveUp::Attempts { made: 3 }, last: None })));
     assert_eq!(world.circuit().await, (CircuitState::Closed, 3));
@@ -186,6 +193,7 @@ async fn what_policy_refuses_is_neither_tried_again_nor_held_against_the_upstrea
     let error = seek.next(|_| ()).await.expect_err("loopback");
     assert!(matches!(error, SeekError::Refused(DialError::Guard(_))), "{error}");
     assert_eq!((seek.made(), world.circuit().await), (1, (CircuitState::Closed, 0)));
+    assert_eq!(world.state(), ("unhealthy", Some("guard")));
 }
 
 #[actix::test]
@@ -283,7 +291,7 @@ async fn a_total_timeout_shorter_than_the_dial_s_still_counts_a_silent_upstream(
     // A resolver that does not answer stands for any silence.
     let (release, gate) = std::sync::mpsc::channel::<()>();
     let gate = std::sync::Mutex::new(gate);
-    let resolver = crate::upstream::resolve::Resolver::with(Arc::new(move |_, _| {
+    let resolver = crate::upstream::resolve::Resolver::forgetful(Arc::new(move |_, _| {
         gate.lock().expect("a lock").recv().ok();
         Ok(Vec::new())
     }));

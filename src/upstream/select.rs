@@ -86,6 +86,14 @@ impl Group {
         Self { strategy, load_factor, members, turns: BTreeMap::new() }
     }
 
+    /// The same, where `before` stood: whoever stays keeps its turn.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        let stays = |id: &TargetId| self.members.iter().any(|member| member.id == *id);
+        self.turns = before.turns.iter().filter(|(id, _)| stays(id)).map(|(id, turn)| (*id, *turn)).collect();
+        self
+    }
+
     /// Its targets, in the order of the configuration.
     pub fn members(&self) -> &[Member] {
         &self.members

@@ -18,7 +18,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("origin", &["protocol"]),
     ("admission", &["protocol::name", "config", "telemetry"]),
     ("tls", &["config", "telemetry"]),
-    ("upstream", &["protocol::name", "protocol::proxy", "config", "telemetry", "tls"]),
+    ("upstream", &["protocol::name", "protocol::proxy", "protocol::rtmp::handshake", "config", "telemetry", "tls"]),
     ("session", &["protocol", "config", "telemetry", "tls", "admission", "upstream"]),
     ("listener", &["config", "telemetry", "tls", "admission", "session"]),
     ("http", &["config", "telemetry", "tls", "admission", "upstream"]),

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::process::Command;
 
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::flv::{self, Tag};
@@ -118,4 +119,22 @@ fn its_parts_run_as_programs_of_their_own_and_a_probe_tells_whether_the_relay_is
     relay.shut_down(CLIP);
     let (code, said) = probe("/health");
     assert!(code == Some(1) && said.contains("does not answer"), "{said}");
+}
+
+#[test]
+fn the_probe_asks_in_private_where_http_is_private() {
+    let dir = workdir("private");
+    let own = rcgen::generate_simple_self_signed(["relay.example.com".to_owned()]).expect("a certificate");
+    let [cert, key] = [("cert.pem", own.cert.pem()), ("key.pem", own.signing_key.serialize_pem())].map(|(name, pem)| {
+        std::fs::write(dir.path().join(name), pem).expect("a fresh directory takes a file");
+        dir.path().join(name)
+    });
+    let security = json!({ "tls_cert": cert, "tls_key": key, "upstream_allowed_networks": ["127.0.0.0/8"] });
+    let relay = Relay::start("127.0.0.1:9", json!({ "http_tls": true, "security": security }));
+    for (scheme, code) in [("https", Some(0)), ("http", Some(1))] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
+        let mut probe =
+            Running::start("probe", command.args(["health", &format!("{scheme}://{}/health", relay.http())]), dir.path());
+        assert_eq!(probe.finish(SOON).code(), code, "{scheme}: {}", probe.output());
+    }
 }

@@ -27,8 +27,15 @@ has_rtmp_module() {
 }
 
 has_stream_module() {
-    [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || nginx -V 2>&1 | grep -Eq -- '--with-stream( |$)'
+    local place
+    for place in /usr/lib/nginx/modules /usr/lib64/nginx/modules /usr/share/nginx/modules; do
+        if [ -e "$place/ngx_stream_module.so" ]; then return 0; fi
+    done
+    nginx -V 2>&1 | grep -Eq -- '--with-stream( |$)'
 }
+
+glib_speaks_tls='import gi; gi.require_version("Gio", "2.0"); from gi.repository import Gio
+raise SystemExit(not Gio.TlsBackend.get_default().supports_tls())'
 
 look() {
     missing=()
@@ -48,12 +55,14 @@ look() {
     need haproxy haproxy command -v haproxy
     need libnginx-mod-rtmp "nginx's RTMP module" has_rtmp_module
     need rtmpdump rtmpdump command -v rtmpdump
+    need libnginx-mod-stream "nginx's stream module" has_stream_module
+    need openssl openssl command -v openssl
     need prometheus prometheus command -v prometheus
     need prometheus promtool command -v promtool
     need gstreamer1.0-tools gst-launch-1.0 command -v gst-launch-1.0
     need gstreamer1.0-tools gst-inspect-1.0 command -v gst-inspect-1.0
     local element
-    for element in flvdemux flvmux aacparse rtspsrc rtph264pay alawenc; do
+    for element in flvdemux flvmux aacparse rtspsrc rtph264pay rtpmp4gpay alawenc; do
         need gstreamer1.0-plugins-good "$element" gst-inspect-1.0 --exists "$element"
     done
     need gstreamer1.0-plugins-ugly x264enc gst-inspect-1.0 --exists x264enc
@@ -61,6 +70,8 @@ look() {
     # For the system's own Python, whichever else is in the path.
     need python3-gi "Python's GObject" /usr/bin/python3 -c 'import gi'
     need gir1.2-gst-rtsp-server-1.0 gst-rtsp-server /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")'
+    # Without it GLib's programs, GStreamer among them, speak no TLS.
+    need glib-networking "TLS for GStreamer" /usr/bin/python3 -c "$glib_speaks_tls"
     for element in h264parse rtmp2sink rtmp2src rtmpsink; do
         need gstreamer1.0-plugins-bad "$element" gst-inspect-1.0 --exists "$element"
     done

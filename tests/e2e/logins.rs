@@ -33,7 +33,7 @@ fn url(sender: Sender, relay: &str, stream: &str, user: &str, password: &str) ->
     match sender {
         Sender::Ffmpeg => format!("rtmp://{user}:{password}@{relay}/live/{stream}"),
         Sender::Rtmp2Sink => format!("rtmp://{relay}/live/{stream} username={user} password={password}"),
-        Sender::RtmpSink => unreachable!("librtmp is not here"),
+        Sender::RtmpSink | Sender::FfmpegRtsp | Sender::RtspClientSink => unreachable!("{sender:?} is not here"),
     }
 }
 
@@ -128,6 +128,7 @@ fn a_wrong_password_and_none_are_told_in_words() {
                 }
                 // librtmp keeps the sentence for its debug log.
                 Sender::RtmpSink => (),
+                Sender::FfmpegRtsp | Sender::RtspClientSink => unreachable!("not RTMP"),
             }
             relay.wait_for_active(0);
             let failures = if user.is_empty() { 0.0 } else { 1.0 };

@@ -13,6 +13,7 @@
 //! its test fails. `tests/e2e/deps.sh` installs the peers. `E2E_DIRECT=1` leaves the relay out, which checks the harness
 //! itself; `E2E_KEEP=1` keeps the working directories (under `target/tmp`).
 
+mod answers;
 mod balancer;
 mod callbacks;
 mod clip;
@@ -27,12 +28,16 @@ mod http;
 mod logins;
 mod matrix;
 mod monitoring;
+mod paper;
 mod peers;
+mod pictures;
 mod process;
 mod quiet;
 mod relay;
 mod route;
 mod rtsp;
+mod schemes;
+mod systemd;
 mod tap;
 mod timestamps;
 mod tokens;

@@ -24,7 +24,18 @@ impl Running {
         let log = dir.join(format!("{name}.log"));
         let out = File::create(&log).expect("the working directory takes a log file");
         let err = out.try_clone().expect("a file handle can be cloned");
-        let child = match command.stdin(Stdio::null()).stdout(out).stderr(err).spawn() {
+        Self::spawn(name, command.stdin(Stdio::null()).stdout(out).stderr(err), log)
+    }
+
+    /// The same with other descriptors 0 and 1; what it says on 2 is in `dir/<name>.log`.
+    pub fn start_with(name: &str, command: &mut Command, dir: &Path, stdin: Stdio, stdout: Stdio) -> Self {
+        let log = dir.join(format!("{name}.log"));
+        let err = File::create(&log).expect("the working directory takes a log file");
+        Self::spawn(name, command.stdin(stdin).stdout(stdout).stderr(err), log)
+    }
+
+    fn spawn(name: &str, command: &mut Command, log: PathBuf) -> Self {
+        let child = match command.spawn() {
             Ok(child) => child,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 panic!("{:?} is not installed: run tests/e2e/deps.sh", command.get_program())

@@ -16,6 +16,7 @@ use crate::wait::{SOON, wait_for, wait_until};
 pub struct Relay {
     process: Running,
     address: String,
+    private: Option<String>,
     http: String,
     _dir: TempDir,
 }
@@ -49,6 +50,7 @@ impl Relay {
         let mut config = json!({
             "listen_addr": "127.0.0.1:0",
             "http_addr": "127.0.0.1:0",
+            "admin_addr": "",
             "upstreams": upstreams,
             "security": { "upstream_allowed_networks": ["127.0.0.0/8"] },
             "log": { "format": "json", "level": "debug" },
@@ -63,20 +65,30 @@ impl Relay {
         let path = std::env::var_os("PATH").unwrap_or_default();
         command.arg(&file).env_clear().env("PATH", path).env("RUST_BACKTRACE", "1");
         let mut process = Running::start("relay", &mut command, dir.path());
-        let (mut address, mut http) = (None, None);
+        let (mut doors, mut http) = (Vec::new(), None);
+        let expected = 1 + config["listeners"].as_array().map_or(0, Vec::len);
         wait_until("the relay says where it listens", SOON, || {
             assert!(process.exited().is_none(), "the relay ended at once:\n{}", process.output());
             let said = process.output();
-            address = address.take().or_else(|| announced(&said, "listening"));
-            http = http.take().or_else(|| announced(&said, "http_listening"));
-            address.is_some() && http.is_some()
+            doors = announcements(&said, "listening");
+            http = announced(&said, "http_listening");
+            doors.len() == expected && http.is_some()
         });
-        Relay { process, address: address.unwrap_or_default(), http: http.unwrap_or_default(), _dir: dir }
+        let at = |door: &Value| field(door, "address").map(str::to_owned);
+        let private = doors.iter().find(|door| field(door, "tls") != Some("off")).and_then(at);
+        let address = doors.first().and_then(at).unwrap_or_default();
+        Relay { process, address, private, http: http.unwrap_or_default(), _dir: dir }
     }
 
     /// `host:port` for encoders and players.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The port for clients that speak TLS, where it has one.
+    pub fn private_port(&self) -> &str {
+        let address = self.private.as_deref().expect("a listener with TLS was configured");
+        address.rsplit_once(':').map_or(address, |(_, port)| port)
     }
 
     /// `host:port` of /status and /metrics.
@@ -125,6 +137,11 @@ impl Relay {
         self.process.output()
     }
 
+    /// The lines that it has logged of this event.
+    pub fn said(&self, event: &str) -> Vec<Value> {
+        announcements(&self.log(), event)
+    }
+
     /// Asks it to end (SIGTERM) and waits until it has.
     pub fn shut_down(&mut self, within: Duration) -> ExitStatus {
         self.process.terminate();
@@ -132,11 +149,15 @@ impl Relay {
     }
 }
 
-/// The address in the log line of this event.
+/// The address in the first log line of this event.
 fn announced(log: &str, event: &str) -> Option<String> {
+    announcements(log, event).iter().find_map(|line| field(line, "address").map(str::to_owned))
+}
+
+/// The log lines of this event.
+fn announcements(log: &str, event: &str) -> Vec<Value> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut events = lines.filter(|line| field(line, "event").or_else(|| field(line, "message")) == Some(event));
-    events.find_map(|line| field(&line, "address").map(str::to_owned))
+    lines.filter(|line| field(line, "event").or_else(|| field(line, "message")) == Some(event)).collect()
 }
 
 /// A field of a log line, wherever the formatter puts fields.

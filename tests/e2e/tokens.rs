@@ -128,7 +128,7 @@ fn a_publisher_with_a_wrong_token_is_told_so() {
             Sender::Ffmpeg => assert!(said.contains("Server error: ") && explains(&said), "{said}"),
             Sender::Rtmp2Sink => assert!(said.contains("Not authorized") && explains(&said), "{said}"),
             // librtmp keeps the sentence for its debug log.
-            Sender::RtmpSink => (),
+            _ => (),
         }
     }
     nobody_came_in(&relay, &origin, 3.0);
@@ -151,7 +151,7 @@ fn a_player_with_a_wrong_token_is_told_so() {
             Receiver::Ffmpeg => assert!(said.contains("Server error: ") && explains(&said), "{said}"),
             Receiver::Rtmp2Src => assert!(explains(&said), "{said}"),
             // librtmp keeps the sentence for its debug log.
-            Receiver::RtmpDump => (),
+            _ => (),
         }
     }
     nobody_came_in(&relay, &origin, 3.0);

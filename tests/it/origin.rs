@@ -178,6 +178,11 @@ impl Origin {
         self.lines().len()
     }
 
+    /// Connections on which anything was said.
+    pub(crate) fn heard(&self) -> usize {
+        self.lines().iter().filter(|line| !line.ear.record().hello.is_empty()).count()
+    }
+
     /// The connection `number`, counted from 0, of those on which anything was said.
     pub(crate) fn line(&self, number: usize) -> Line {
         let said = |line: &&Line| !line.ear.record().hello.is_empty();

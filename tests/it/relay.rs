@@ -23,6 +23,7 @@ pub(crate) fn configured(upstream: &str, more: Value) -> Value {
     let mut config = json!({
         "listen_addr": "127.0.0.1:0",
         "http_addr": "127.0.0.1:0",
+        "admin_addr": "",
         "workers": 2,
         "upstream": upstream,
         "security": { "upstream_allowed_networks": ["127.0.0.0/8"] },
@@ -32,6 +33,13 @@ pub(crate) fn configured(upstream: &str, more: Value) -> Value {
         config.as_object_mut().expect("an object").remove("upstream");
     }
     merge(&mut config, more);
+    config
+}
+
+/// The same for a relay in front of the `upstreams` of `more`.
+pub(crate) fn configured_for_several(more: Value) -> Value {
+    let mut config = configured("", more);
+    config.as_object_mut().expect("an object").remove("upstream");
     config
 }
 
@@ -171,11 +179,9 @@ impl Relay {
         Self::started(configured(upstream, more))
     }
 
-    /// In front of the `upstreams` of `config`.
-    pub(crate) fn several(config: Value) -> Self {
-        let mut config = configured("", config);
-        config.as_object_mut().expect("an object").remove("upstream");
-        Self::started(config)
+    /// In front of the `upstreams` of `more`.
+    pub(crate) fn several(more: Value) -> Self {
+        Self::started(configured_for_several(more))
     }
 
     fn started(config: Value) -> Self {
@@ -185,8 +191,7 @@ impl Relay {
         let (tell, told) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             actix_rt::System::new().block_on(async move {
-                let config = loaded.config;
-                let relay = app::Relay::start(&config, Telemetry::new(&config.log)).expect("the relay starts");
+                let relay = app::Relay::start(&loaded, Telemetry::new(&loaded.config.log)).expect("the relay starts");
                 let http = relay.http_address().expect("HTTP is on");
                 let face = Face { address: relay.address(), http };
                 tell.send((face, relay.actors.clone())).expect("the test waits for this");
@@ -226,7 +231,7 @@ pub(crate) struct Process {
     face: Face,
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Deref for Process {
@@ -241,6 +246,23 @@ impl Process {
     /// In front of `upstream`, with further keys.
     pub(crate) fn with(upstream: &str, more: Value) -> Self {
         Self::spawn(Command::new(env!("CARGO_BIN_EXE_relay")), &configured(upstream, more))
+    }
+
+    /// With this configuration and no other.
+    pub(crate) fn of(config: &Value) -> Self {
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_relay")), config)
+    }
+
+    /// Puts another text into its configuration file, in one step.
+    pub(crate) fn rewrite(&self, text: &str) {
+        let new = self.dir.path().join("new.json");
+        std::fs::write(&new, text).expect("its directory takes a file");
+        std::fs::rename(&new, self.dir.path().join("config.json")).expect("a file can be renamed");
+    }
+
+    /// In front of the `upstreams` of `more`.
+    pub(crate) fn several(more: Value) -> Self {
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_relay")), &configured_for_several(more))
     }
 
     /// A program that takes a configuration file as its last argument and is a relay.
@@ -259,7 +281,7 @@ impl Process {
             }
         });
         let nowhere: SocketAddr = ([0, 0, 0, 0], 0).into();
-        let mut process = Self { face: Face { address: nowhere, http: nowhere }, child, lines, _dir: dir };
+        let mut process = Self { face: Face { address: nowhere, http: nowhere }, child, lines, dir };
         let announced = |process: &Self, event: &str| {
             wait_for(&format!("the relay says {event}: {:?}", process.log()), || {
                 process.events(event).first().and_then(|line| line["address"].as_str()?.parse().ok())

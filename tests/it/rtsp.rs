@@ -1,14 +1,14 @@
-//! RTSP sessions through the relay: who is called what on which side, what passes, and how sessions end.
+//! RTSP sessions through the relay: who is called what on which side, and what passes.
 
 use serde_json::{Value, json};
 
 use crate::private::{Authority, Tunnel, believing};
-use crate::relay::{Face, Process, Relay};
+use crate::relay::{Face, Relay};
 use crate::rtsp_peer::{Door, Heard, Peer, frame, rtp};
 use crate::wait::wait_until;
 
 pub(crate) const TCP: &str = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1";
-const SDP: &str = "v=0\nm=video 0 RTP/AVP 96\na=control:stream=0\nm=audio 0 RTP/AVP 8\na=control:stream=1\n";
+pub(crate) const SDP: &str = "v=0\nm=video 0 RTP/AVP 96\na=control:stream=0\nm=audio 0 RTP/AVP 8\na=control:stream=1\n";
 
 /// A player of `/live/cam` through `relay` to `door`, up to the answer to PLAY.
 pub(crate) fn playing(relay: &Face, door: &Door) -> (Peer, Peer) {
@@ -28,15 +28,20 @@ pub(crate) fn playing(relay: &Face, door: &Door) -> (Peer, Peer) {
 
 /// A publisher of `/live/cam`, up to the answer to RECORD.
 pub(crate) fn publishing(relay: &Face, door: &Door) -> (Peer, Peer) {
+    publishing_to(relay, door, "rtsp://relay.test/live/cam")
+}
+
+/// A publisher of `url`.
+pub(crate) fn publishing_to(relay: &Face, door: &Door, url: &str) -> (Peer, Peer) {
     let mut publisher = Peer::to(relay);
-    publisher.request("ANNOUNCE", "rtsp://relay.test/live/cam", &format!("\n\n{}", SDP.replace("stream=", "streamid=")));
+    publisher.request("ANNOUNCE", url, &format!("\n\n{}", SDP.replace("stream=", "streamid=")));
     let mut origin = door.accept();
     origin.serve("ANNOUNCE ", "200 OK", "");
     assert_eq!(publisher.message().status(), "200 OK");
-    publisher.request("SETUP", "rtsp://relay.test/live/cam/streamid=0", &format!("{TCP};mode=record"));
+    publisher.request("SETUP", &format!("{url}/streamid=0"), &format!("{TCP};mode=record"));
     origin.serve("SETUP ", "200 OK", &format!("{TCP}\nSession: s1"));
     assert_eq!(publisher.message().status(), "200 OK");
-    publisher.request("RECORD", "rtsp://relay.test/live/cam", "Session: s1");
+    publisher.request("RECORD", url, "Session: s1");
     origin.serve("RECORD ", "200 OK", "Session: s1");
     assert_eq!(publisher.message().status(), "200 OK");
     (publisher, origin)
@@ -208,114 +213,6 @@ fn the_upstream_may_ask_too() {
 }
 
 #[test]
-fn who_has_said_teardown_may_leave_as_it_likes() {
-    let door = Door::open();
-    let relay = Relay::to(&door.url(""));
-    let (mut player, mut origin) = playing(&relay, &door);
-    player.request("TEARDOWN", "rtsp://relay.test/live/cam/", "Session: s1");
-    let request = origin.message();
-    player.reset();
-    origin.answer(&request, "200 OK", "");
-    assert_eq!(origin.end(), Heard::Fin);
-    drop(origin);
-    relay.wait_ended("client", "client_closed");
-    assert_eq!(relay.ended("client", "client_reset"), 0);
-}
-
-#[test]
-fn a_client_that_vanishes_is_told_to_the_upstream() {
-    let door = Door::open();
-    let relay = Relay::to(&door.url(""));
-    let (player, mut origin) = playing(&relay, &door);
-    player.reset();
-    assert!(origin.message().start.starts_with("TEARDOWN "));
-    drop(origin);
-    relay.wait_ended("client", "client_reset");
-    relay.wait_empty();
-}
-
-#[test]
-fn an_upstream_s_end_is_the_client_s_and_who_waits_is_answered() {
-    let door = Door::open();
-    let relay = Relay::to(&door.url(""));
-    let (mut publisher, mut origin) = publishing(&relay, &door);
-    publisher.request("GET_PARAMETER", "rtsp://relay.test/live/cam", "Session: s1");
-    origin.message();
-    drop(origin);
-    assert_eq!(publisher.message().status(), "502 The upstream has ended the stream");
-    assert_eq!(publisher.hear(), Heard::Fin);
-    drop(publisher);
-    relay.wait_ended("upstream", "upstream_closed");
-    let (mut player, origin) = playing(&relay, &door);
-    drop(origin);
-    assert_eq!(player.hear(), Heard::Fin);
-    drop(player);
-    relay.wait_empty();
-    assert_eq!(relay.connections(), (1, 1, 0), "a player's stream ends so; a publisher has lost its origin");
-}
-
-#[test]
-fn an_upstream_that_says_no_is_quoted() {
-    let door = Door::open();
-    let relay = Relay::to(&door.url(""));
-    let mut player = Peer::to(&relay);
-    player.request("DESCRIBE", "rtsp://relay.test/live/cam", "");
-    door.accept().serve("DESCRIBE ", "404 No such camera", "");
-    assert_eq!(player.message().status(), "404 No such camera");
-    assert_eq!(player.end(), Heard::Fin);
-    relay.wait_ended("upstream", "upstream_refused");
-    let mut player = Peer::to(&relay);
-    player.request("DESCRIBE", "rtsp://relay.test/live/cam", "");
-    door.accept().serve("DESCRIBE ", "302 Moved", "Location: rtsp://10.1.2.3/secret");
-    let answer = player.message();
-    assert!(answer.status().starts_with("502 The upstream sends elsewhere") && !answer.text().contains("10.1.2.3"), "{answer:?}");
-}
-
-#[test]
-fn without_an_upstream_of_its_kind_a_client_is_told_404_and_with_a_dead_one_503() {
-    let relay = Relay::to("rtmp://127.0.0.1:9/live");
-    let mut player = Peer::to(&relay);
-    let answer = player.ask("DESCRIBE", "rtsp://relay.test/live/cam", "");
-    assert!(answer.status().starts_with("404 ") && answer.status().contains("RTSP"), "{answer:?}");
-    assert_eq!(player.end(), Heard::Fin);
-    relay.wait_ended("relay", "no_upstream_of_family");
-
-    let url = Door::open().url("");
-    let relay = Relay::with(&url, json!({ "retry": { "enabled": false } }));
-    let mut player = Peer::to(&relay);
-    let answer = player.ask("DESCRIBE", "rtsp://relay.test/live/cam", "");
-    assert_eq!(answer.status(), "503 The upstream cannot be reached, try again later");
-}
-
-#[test]
-fn an_upstream_that_answers_nonsense_or_nothing_is_tried_again() {
-    let door = Door::open();
-    let relay = Relay::with(&door.url(""), json!({ "retry": { "max_attempts": 3, "initial_delay_sec": 0.01 } }));
-    let mut player = Peer::to(&relay);
-    player.request("DESCRIBE", "rtsp://relay.test/live/cam", "");
-    drop(door.accept());
-    door.accept().write("HTTP/1.1 400 Bad Request\r\n\r\n");
-    door.accept().serve("DESCRIBE ", "200 OK", &format!("\n\n{SDP}"));
-    assert_eq!(player.message().status(), "200 OK");
-    assert_eq!(relay.metric("rtmp_relay_upstream_errors_total{error_type=\"handshake\"}"), 1);
-    assert_eq!(relay.metric("rtmp_relay_upstream_errors_total{error_type=\"protocol\"}"), 1);
-}
-
-#[test]
-fn a_client_that_leaves_while_an_upstream_is_asked_ends_the_search() {
-    let door = Door::open();
-    let relay = Relay::to(&door.url(""));
-    let mut player = Peer::to(&relay);
-    player.request("DESCRIBE", "rtsp://relay.test/live/cam", "");
-    let mut origin = door.accept();
-    origin.message();
-    drop(player);
-    assert_eq!(origin.hear(), Heard::Fin);
-    relay.wait_ended("client", "client_left");
-    relay.wait_empty();
-}
-
-#[test]
 fn what_came_with_the_first_request_is_heard_behind_it() {
     let door = Door::open();
     let relay = Relay::to(&door.url(""));
@@ -333,45 +230,6 @@ fn what_came_with_the_first_request_is_heard_behind_it() {
     for cseq in ["1", "2"] {
         assert_eq!(publisher.message().get("CSeq"), Some(cseq));
     }
-}
-
-#[test]
-fn a_silent_publisher_is_ended_and_a_player_and_a_paused_session_are_not() {
-    let door = Door::open();
-    let relay = Relay::with(&door.url(""), json!({ "idle_timeout": "1s" }));
-    let (mut player, mut player_s) = playing(&relay, &door);
-    let (mut paused, mut paused_s) = publishing(&relay, &door);
-    paused.request("PAUSE", "rtsp://relay.test/live/cam", "Session: s1");
-    paused_s.serve("PAUSE ", "200 OK", "");
-    assert_eq!(paused.message().status(), "200 OK");
-    let (mut publisher, mut publisher_s) = publishing(&relay, &door);
-    assert!(publisher_s.message().start.starts_with("TEARDOWN "), "the upstream is told");
-    assert_eq!(publisher.end(), Heard::Fin);
-    drop((publisher, publisher_s));
-    relay.wait_ended("client", "idle_timeout");
-    player_s.frame(0, &rtp(true, 1, 10));
-    assert_eq!(player.hear(), Heard::Frame(0, rtp(true, 1, 10)));
-    paused.request("RECORD", "rtsp://relay.test/live/cam", "Session: s1");
-    paused_s.serve("RECORD ", "200 OK", "");
-    assert_eq!(paused.message().status(), "200 OK");
-}
-
-#[test]
-fn a_relay_that_ends_tears_down_and_closes() {
-    let door = Door::open();
-    let mut relay = Process::with(&door.url(""), json!({ "shutdown_timeout": "0s" }));
-    let (mut player, mut origin) = playing(&relay, &door);
-    let address = player.address();
-    player.request("GET_PARAMETER", "rtsp://relay.test/live/cam/", "Session: s1");
-    origin.message();
-    relay.signal(rustix::process::Signal::TERM);
-    assert!(origin.message().start.starts_with("TEARDOWN "));
-    drop(origin);
-    assert_eq!(player.message().status(), "503 the relay is shutting down");
-    assert_eq!(player.hear(), Heard::Fin);
-    drop(player);
-    assert_eq!(relay.exit().code(), Some(0));
-    assert_eq!(relay.outcome(address), "relay shutdown success");
 }
 
 #[test]

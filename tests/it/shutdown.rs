@@ -14,16 +14,20 @@ use crate::relay::{Process, configured};
 use crate::speech::{Say, body, user_control};
 use crate::wait::{wait_equal, wait_until};
 
-/// A relay with a publisher and a player on it, told to end.
+/// A relay with a publisher and a player on it, told to end; the turn of whoever came before them is at once.
 fn ending(signal: Signal, timeout: &str) -> (Process, Origin, Client, Client) {
     let origin = Origin::willing();
-    let relay = Process::with(&origin.url(""), json!({ "shutdown_timeout": timeout }));
+    let more = json!({ "shutdown_timeout": timeout, "drain": { "spread": "1m" } });
+    let relay = Process::with(&origin.url(""), more);
+    let first = Client::playing(&relay, "live", "first");
     let publisher = Client::publishing(&relay, "live", "cam");
     let player = Client::playing(&relay, "live", "other");
     assert_eq!(relay.get("/ready").expect("/ready answers").0, 200);
     relay.signal(signal);
     wait_until("the door is closed", || relay.status()["listener"]["accepting"] == false);
     assert!(TcpStream::connect(relay.address).is_err());
+    first.ended();
+    drop(first);
     (relay, origin, publisher, player)
 }
 
@@ -46,7 +50,7 @@ fn sessions_that_end_in_time_are_left_alone_and_then_the_process_ends_with_code_
     origin.line_of("other").finish();
     assert_eq!(relay.exit().code(), Some(0));
     let finished = &relay.events("drain_finished")[0];
-    assert_eq!((&finished["ended"], &finished["cut"]), (&json!(2), &json!(0)));
+    assert_eq!((&finished["ended"], &finished["closed"], &finished["cut"]), (&json!(2), &json!(1), &json!(0)));
     assert_eq!(relay.outcome(publisher.address()), "client client_closed success");
     assert_eq!(relay.events("stopped")[0]["code"], 0);
 }
@@ -75,7 +79,7 @@ fn sessions_that_do_not_end_are_told_and_closed_and_counted() {
         assert_eq!(relay.outcome(client.address()), "relay shutdown success");
     }
     let finished = &relay.events("drain_finished")[0];
-    assert_eq!((&finished["ended"], &finished["cut"]), (&json!(0), &json!(2)));
+    assert_eq!((&finished["ended"], &finished["closed"], &finished["cut"]), (&json!(0), &json!(0), &json!(3)));
 }
 
 #[test]

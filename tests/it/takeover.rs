@@ -169,3 +169,31 @@ fn a_stream_that_its_publisher_has_ended_is_free_though_the_connection_stays() {
     new.leave();
     wait_equal("ended", &1, || relay.ended("relay", "second_publish_refused"));
 }
+
+#[test]
+fn a_stream_has_one_publisher_whatever_it_is_published_by() {
+    use crate::rtsp_peer::{Door, Peer};
+    let (rtmp, rtsp) = (Origin::willing(), Door::open());
+    let more =
+        |policy: &str| json!({ "publish_takeover": policy, "upstreams": [{ "url": rtmp.url("") }, { "url": rtsp.url("") }] });
+    let relay = Relay::with("", more("never"));
+    let (publisher, mut origin) = crate::rtsp::publishing(&relay, &rtsp);
+    refused(Client::asking_to_publish(&relay, "live", "cam"));
+    let mut second = Peer::to(&relay);
+    second.request("ANNOUNCE", "rtsp://relay.test/live/cam", "\n\nv=0\nm=video 0 RTP/AVP 96\n");
+    assert_eq!(second.message().status(), format!("403 {}", TAKEN.1));
+    drop(publisher);
+    assert!(origin.message().start.starts_with("TEARDOWN "));
+    origin.write("RTSP/1.0 200 OK\r\nCSeq: 4\r\n\r\n");
+    drop(origin);
+    relay.wait_active(0);
+    let _free = Client::publishing(&relay, "live", "cam");
+
+    let relay = Relay::with("", more("always"));
+    let (_publisher, mut origin) = crate::rtsp::publishing(&relay, &rtsp);
+    let newcomer = Client::asking_to_publish(&relay, "live", "cam");
+    assert!(origin.message().start.starts_with("TEARDOWN "));
+    drop(origin);
+    newcomer.started();
+    relay.wait_ended("relay", "taken_over");
+}

@@ -52,8 +52,8 @@ fn streams_take_turns_and_players_follow_them() {
     for (n, home) in homes.iter().enumerate() {
         for _ in 0..2 {
             let player = Client::playing(&relay, "live", &format!("cam{n}"));
-            let upstream = relay.row(player.address())["upstream"].clone();
-            assert_eq!(upstream, json!([&a, &b][*home].url("")), "a player of cam{n} follows it");
+            let want = json!([&a, &b][*home].url(""));
+            wait_equal(&format!("the upstream of a player of cam{n}"), &want, || relay.row(player.address())["upstream"].clone());
         }
     }
     drop(publishers);
@@ -70,7 +70,8 @@ fn a_stream_has_one_home_by_its_name_on_every_relay() {
         let _publisher = Client::publishing(&relays[0], "live", &stream);
         let player = Client::playing(&relays[1], "live", &stream);
         let home = home(&origins, &stream);
-        assert_eq!(relays[1].row(player.address())["upstream"], json!(origins[home].url("")), "{stream}");
+        let want = json!(origins[home].url(""));
+        wait_equal(&stream, &want, || relays[1].row(player.address())["upstream"].clone());
         homes.push(home);
     }
     assert!((0..3).all(|origin| homes.contains(&origin)), "{homes:?}");
@@ -86,7 +87,9 @@ fn a_client_does_not_notice_that_the_first_origins_are_down() {
     let relay = Relay::several(with(several(&urls, &[]), more));
     Client::publishing(&relay, "live", "cam");
     assert_eq!(relay.metric("rtmp_relay_upstream_retries_total"), 0);
-    assert_eq!(relay.metric("rtmp_relay_upstream_errors_total{error_type=\"connect_refused\"}"), 2);
+    // The relay's own look may have found out about the first already.
+    let failed = relay.metric("rtmp_relay_upstream_errors_total{error_type=\"connect_refused\"}");
+    assert!((1..=2).contains(&failed), "{failed} failed dials");
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::scalar::Span;
 use crate::config::secret::Hidden;
-use crate::config::settings::ProxyProtocol;
+use crate::config::settings::{CheckKind, ProxyProtocol};
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -107,18 +108,43 @@ pub(in crate::config) enum RawStrategy {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct HealthCheckSection {
-    /// Whether upstreams are checked. Has no effect in this version.
+    /// Whether upstreams are checked without clients. Real dials are heeded in any case.
     pub(in crate::config) enabled: bool,
-    /// Seconds between two checks.
+    /// Seconds between two checks of an upstream; fractions work.
     #[schemars(range(min = 0.1, max = 86400.0))]
     pub(in crate::config) interval_sec: f64,
-    /// Seconds that one check may take.
+    /// Seconds that one check may take; fractions work.
     #[schemars(range(min = 0.1, max = 3600.0))]
     pub(in crate::config) timeout_sec: f64,
+    /// Checks that must pass in a row until an upstream is tried in its turn again.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(in crate::config) rise: u64,
+    /// Checks that must fail in a row until it is tried after the others.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(in crate::config) fall: u64,
+    /// How far a check goes: tcp, a connection; tls, one with TLS where the URL asks for it; handshake, up to the RTMP handshake or the answer to RTSP OPTIONS.
+    pub(in crate::config) kind: CheckKind,
 }
 
 impl Default for HealthCheckSection {
     fn default() -> Self {
-        Self { enabled: false, interval_sec: 10.0, timeout_sec: 5.0 }
+        Self { enabled: false, interval_sec: 10.0, timeout_sec: 5.0, rise: 2, fall: 3, kind: CheckKind::Handshake }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct DnsSection {
+    /// How long the addresses of an upstream's name are used without asking again; a dial that reaches none of them asks earlier. "0s": each dial asks.
+    #[schemars(extend("x-maximum" = "1day"))]
+    pub(in crate::config) cache_ttl: Span,
+    /// How long they are used beyond that where name look-up fails. "0s": not at all.
+    #[schemars(extend("x-maximum" = "30days"))]
+    pub(in crate::config) stale_ttl: Span,
+}
+
+impl Default for DnsSection {
+    fn default() -> Self {
+        Self { cache_ttl: Span::secs(30), stale_ttl: Span::secs(86_400) }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -102,4 +103,40 @@ impl fmt::Debug for Match {
         let Self { app: _, stream: _, vhost, publish, rtsp } = self;
         f.debug_struct("Match").field("vhost", vhost).field("publish", publish).field("rtsp", rtsp).finish_non_exhaustive()
     }
+}
+
+/// How upstreams are checked without clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Between two checks of one upstream.
+    pub interval: Duration,
+    /// The longest that one may take.
+    pub timeout: Duration,
+    /// Checks that must pass in a row until an upstream is well again, at least 1.
+    pub rise: u32,
+    /// Checks that must fail in a row until it is not, at least 1.
+    pub fall: u32,
+    /// How far a check goes.
+    pub kind: CheckKind,
+}
+
+/// How far a check goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckKind {
+    /// A TCP connection.
+    Tcp,
+    /// A connection as the URL asks for it, with TLS or without.
+    Tls,
+    /// The RTMP handshake, or the answer to RTSP OPTIONS.
+    Handshake,
+}
+
+/// How long answers to look-ups of upstreams' names are good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dns {
+    /// Without asking again.
+    pub cache_ttl: Duration,
+    /// From then on, where there is no new answer.
+    pub stale_ttl: Duration,
 }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 
 use super::sessions::{Choice, Row, Rows};
+use super::upstreams::Upstream;
 use crate::admission::{rate_limiter, supervisor};
 use crate::http::desk::Round;
-use crate::http::{BufferFacts, ListenerFacts, Sources, UpstreamFacts};
+use crate::http::{BufferFacts, ConfigFacts, ListenerFacts, Sources};
 use crate::telemetry::collector;
 use crate::tls;
 use crate::upstream::breaker;
@@ -35,6 +36,7 @@ pub(in crate::http) struct Page {
     rate_limit: Option<RateLimit>,
     circuit_breaker: Option<CircuitBreaker>,
     upstreams: Vec<Upstream>,
+    config: Config,
     traffic: Option<Traffic>,
     buffers: Buffers,
     errors: BTreeMap<&'static str, String>,
@@ -55,10 +57,8 @@ impl Page {
             connections: round.connections.as_ref().ok().map(connections),
             rate_limit: round.rate_limit.as_ref().ok().map(RateLimit::new),
             circuit_breaker: round.circuit_breaker.as_ref().ok().map(CircuitBreaker::new),
-            upstreams: (sources.upstreams)()
-                .into_iter()
-                .map(|UpstreamFacts { target, weight, tls }| Upstream { target, weight, tls })
-                .collect(),
+            upstreams: (sources.upstreams)().into_iter().map(Upstream::from).collect(),
+            config: (sources.config)().into(),
             traffic: round.traffic.as_ref().ok().map(Traffic::new),
             buffers: (sources.buffers)().into(),
             errors: errors(round),
@@ -237,10 +237,28 @@ impl CircuitBreaker {
 }
 
 #[derive(Debug, Serialize)]
-struct Upstream {
-    target: String,
-    weight: u32,
-    tls: &'static str,
+struct Config {
+    source: String,
+    hash: String,
+    loaded_at: String,
+    last_error: Option<String>,
+    last_reload: Option<Reload>,
+}
+
+#[derive(Debug, Serialize)]
+struct Reload {
+    at: String,
+    by: &'static str,
+    result: &'static str,
+}
+
+impl From<ConfigFacts> for Config {
+    fn from(facts: ConfigFacts) -> Self {
+        let ConfigFacts { source, hash, loaded_at, last_reload } = facts;
+        let last_error = last_reload.as_ref().and_then(|last| last.error.clone());
+        let last_reload = last_reload.map(|last| Reload { at: rfc3339(last.at), by: last.by, result: last.result });
+        Self { source, hash, loaded_at: rfc3339(loaded_at), last_error, last_reload }
+    }
 }
 
 #[derive(Debug, Serialize)]

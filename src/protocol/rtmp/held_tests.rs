@@ -350,3 +350,27 @@ fn a_group_that_is_too_large_alone_is_dropped_and_the_next_key_frame_begins_anew
     held.take(message(What::Key, 4, 10), 1500);
     assert!(held.bytes() > 0);
 }
+
+#[test]
+fn a_stream_without_key_frames_goes_on_with_any_frame_in_the_end() {
+    let start = Start { sender: Reader::commands().into_parts(), seen: Vec::new(), chunk_size: 128, stream_ids: SAME };
+    let mut joiner = Joiner::new(start);
+    let mut keep = Keep::default();
+    let header = message(What::VideoHeader, 0, 10);
+    keep.note(&header.header, &header.payload);
+    joiner.keep(Box::new(keep));
+    joiner.resume(false, 1000);
+    let (mut writer, mut sent, mut out) = (Writer::default(), Vec::new(), Vec::new());
+    for number in 0..1000 {
+        let Message { header, payload } = message(if number % 2 == 0 { What::Inter } else { What::Sound }, number, 10);
+        writer.write(&mut sent, header.csid, header.timestamp, header.kind, 1, &payload);
+    }
+    feed(&mut joiner, &sent, 4096, &mut out);
+    let heard = heard(&out);
+    let first = &heard[0];
+    assert_eq!(what(first), What::Inter);
+    // 23 ms a message.
+    let left_out = (first.header.timestamp - 0xFF_FF00) / 23;
+    assert_eq!(left_out, crate::protocol::rtmp::joiner::MAX_AWAITED.div_ceil(46) * 2);
+    assert_eq!(heard.len(), 1000 - left_out as usize, "and nothing is missing from there");
+}

@@ -25,6 +25,8 @@ use super::tracker::{ChunkError, Header, Limits, Step, Tracker};
 pub const MAX_FORWARD_CHUNK: u32 = 10_485_760;
 /// Longest command or control message while media flows.
 pub const MAX_WITHHELD: u32 = 64 * 1024;
+/// Milliseconds of stream that are left out at most while a key frame is waited for: encoders that refresh pictures bit by bit send none.
+pub const MAX_AWAITED: u32 = 20_000;
 /// Chunk stream for messages of our own: no client or server uses it, and all tried ones read it.
 pub const OWN_CSID: u32 = 31;
 
@@ -62,6 +64,9 @@ pub enum JoinError {
     /// The filter said so.
     #[error("ended by the filter")]
     Ended,
+    /// A key frame begins, of which nothing has been passed on; see [`Joiner::stop_at_key_frame`].
+    #[error("ended before a key frame")]
+    KeyFrame,
 }
 
 /// What [`Joiner::advance`] makes of its input: `pass` bytes of it as they are, then `patched`.
@@ -144,11 +149,14 @@ pub struct Joiner {
     media: u64,
     key_frames: u64,
     keep: Option<Box<Keep>>,
-    /// Media is left out until a message comes that the stream can begin with.
+    /// Media is left out until a message comes that the stream can begin with; then since which timestamp, once that is known.
     awaits_begin: bool,
+    awaits_since: Option<u32>,
     cuts_anew: bool,
     /// Most bytes of withheld messages, and of one that the stream might begin with.
     max_partial: usize,
+    /// The next key frame is the end; whether of what was followed before, the half of a message may still be kept back.
+    stops: Option<bool>,
 }
 
 /// What is left of a sender when its receiver is gone.
@@ -176,8 +184,10 @@ impl Joiner {
             withheld: Vec::new(),
             keep: None,
             awaits_begin: false,
+            awaits_since: None,
             cuts_anew: false,
             max_partial: MAX_PARTIAL,
+            stops: None,
         };
         let unfinished: Vec<usize> = joiner.tracker.unfinished().map(|(slot, _)| slot).collect();
         for slot in unfinished {
@@ -196,9 +206,9 @@ impl Joiner {
     }
 
     /// The receiver has been told what is kept, and no media yet, unless `begun`: then media is left out until a message comes that
-    /// the stream can begin with. A message of up to `longest` bytes may be in hand for it.
+    /// the stream can begin with, or for [`MAX_AWAITED`]. A message of up to `longest` bytes may be in hand for it.
     pub fn resume(&mut self, begun: bool, longest: usize) {
-        self.awaits_begin = !begun;
+        (self.awaits_begin, self.awaits_since) = (!begun, None);
         self.max_partial = MAX_PARTIAL.saturating_add(longest);
     }
 
@@ -206,6 +216,18 @@ impl Joiner {
     /// hears nothing of the sender's.
     pub fn cut_anew(&mut self) {
         self.cuts_anew = true;
+    }
+
+    /// Whether video has passed or passes.
+    pub fn has_video(&self) -> bool {
+        (0..self.lanes.len()).any(|slot| self.tracker.header(slot).kind == kind::VIDEO)
+    }
+
+    /// From now on the output ends before the next key frame, with [`JoinError::KeyFrame`]. To be said again before each
+    /// [`Self::advance`]: `unsent`, whether of a message in progress nothing has left. One that is half-sent already, or begins inside
+    /// another, is let through, and the next one is waited for.
+    pub fn stop_at_key_frame(&mut self, unsent: bool) {
+        self.stops = Some(unsent);
     }
 
     /// What is kept, where anything was to be.
@@ -263,6 +285,9 @@ impl Joiner {
             match self.tracker.next(&input[at..])? {
                 Step::NeedMore => return Ok(at),
                 Step::Header { slot, length, first } => {
+                    if first && self.stops.is_some() {
+                        self.stop(slot, input.get(at + length))?;
+                    }
                     if first {
                         self.start(slot, &input[..at + length], at, out)?;
                     } else {
@@ -271,6 +296,10 @@ impl Joiner {
                     at += length;
                 }
                 Step::Payload { slot, length, front, last } => {
+                    if front && at == 0 && self.stops == Some(true) && matches!(self.lane(slot).mode, Mode::Verbatim) {
+                        // Its header came with an earlier read, and was kept back.
+                        self.stop(slot, input.first())?;
+                    }
                     if front && self.tracker.header(slot).kind == kind::VIDEO {
                         self.key_frames += u64::from(input[at..at + length].first().is_some_and(is_key_frame));
                     }
@@ -311,6 +340,18 @@ impl Joiner {
         }
         self.seen.retain(|s| s.csid != csid);
         self.seen.push(seen);
+    }
+
+    /// Ends before the message on `slot`, which begins with the byte `first`, if that is a key frame and no other message is half-sent.
+    fn stop(&mut self, slot: usize, first: Option<&u8>) -> Result<(), JoinError> {
+        let Header { kind, length, .. } = *self.tracker.header(slot);
+        let begins = kind == kind::VIDEO && length > 0 && first.is_some_and(is_key_frame);
+        let mode = std::mem::replace(&mut self.lane(slot).mode, Mode::Skipped);
+        if begins && self.at_message_boundary() {
+            return Err(JoinError::KeyFrame);
+        }
+        self.lane(slot).mode = mode;
+        Ok(())
     }
 
     fn lane(&mut self, slot: usize) -> &mut Lane {

@@ -18,6 +18,8 @@ pub use error::ServerError;
 
 /// Window Acknowledgement Size and Set Peer Bandwidth that the relay announces, bytes.
 const WINDOW: u32 = 2_500_000;
+/// The bit of `capsEx` that announces support for reconnect requests (Enhanced RTMP v2).
+const RECONNECT: u32 = 0x01;
 /// Most messages before publish or play.
 pub const MAX_MESSAGES: usize = 100;
 /// Most payload bytes in them.
@@ -57,6 +59,8 @@ pub struct Request {
     pub recorded: Vec<Message>,
     /// Values that may be a token: of the query of `tcUrl`, of `token` in the connect object and in further object arguments.
     pub tokens: Vec<Vec<u8>>,
+    /// Whether the client heeds a request to connect anew.
+    pub reconnects: bool,
 }
 
 /// What [`ServerSession::handle_input`] came to.
@@ -102,6 +106,7 @@ pub struct ServerSession {
     /// Message stream id of publish or play, for a refusal.
     requested: Option<(Action, u32)>,
     refusal: Option<String>,
+    reconnects: bool,
     pauses: bool,
     connecting: Option<Connecting>,
 }
@@ -136,6 +141,7 @@ impl ServerSession {
             refusal: None,
             pauses: false,
             connecting: None,
+            reconnects: false,
         }
     }
 
@@ -341,6 +347,8 @@ impl ServerSession {
         self.app = text("app");
         self.tc_url = text("tcUrl");
         self.tokens = tokens(&self.tc_url, &command.args);
+        let caps = object.get("capsEx").and_then(Value::as_number);
+        self.reconnects = caps.is_some_and(|caps| (0.0..4e9).contains(&caps) && caps as u32 & RECONNECT != 0);
         let reconnect = object.get("capsEx").is_some();
         self.connecting = Some(Connecting { transaction: command.transaction, reconnect });
         if self.pauses {
@@ -376,6 +384,7 @@ impl ServerSession {
             stream_id,
             recorded: std::mem::take(&mut self.recorded),
             tokens: std::mem::take(&mut self.tokens),
+            reconnects: self.reconnects,
         })))
     }
 }

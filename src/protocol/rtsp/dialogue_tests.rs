@@ -1,3 +1,5 @@
+//! Conversations between client and upstream, in each side's names.
+
 use secrecy::SecretString;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What is found in a stream of bytes, however it is split.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -277,6 +277,9 @@ impl Lane {
                 ends.place.seat.touch(Direction::Up, now);
                 ends.place.seat.touch(Direction::Down, now);
                 ends.place.cell.touch(now);
+                if self.direction == Direction::Up {
+                    ends.place.cell.hear(now);
+                }
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
@@ -312,7 +315,7 @@ impl Lane {
     /// Makes sure of a buffer with room for what the frame in progress lacks.
     fn make_room(&mut self, ends: &Ends<'_>) {
         let buffer = self.buffer.get_or_insert_with(|| {
-            let mut buffer = ends.place.worker.pool.lend();
+            let mut buffer = ends.place.worker.pool.lend(self.capacity);
             buffer[..self.stashed].copy_from_slice(&self.stash[..self.stashed]);
             self.end = self.stashed;
             (self.start, self.leave, self.scanned, self.stashed) = (0, 0, 0, 0);

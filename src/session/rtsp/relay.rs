@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::lane::{Ends, Lane, LaneError, Step};
-use crate::admission::Permit;
+use crate::admission::{Claim, Permit};
 use crate::protocol::name::Action;
 use crate::protocol::rtsp::dialogue::{Dialogue, DialogueError, Phase};
 use crate::session::life::Place;
@@ -53,6 +53,8 @@ pub(super) struct Relay {
     /// The phase by which silence is judged now.
     pub(super) patience: Option<Phase>,
     pub(super) place: Rc<Place>,
+    /// The right to publish, where it is a publisher's session.
+    pub(super) claim: Claim,
     /// The client's place among the connections.
     pub(super) _permit: Permit,
     /// Its place at the upstream, and what makes players find its stream there.
@@ -235,6 +237,8 @@ impl Relay {
         let _ = timeout(FAREWELL, left).await;
         let _ = timeout(FAREWELL, self.upstream.shutdown()).await;
         let _ = timeout(FAREWELL, std::future::poll_fn(|cx| self.poll_last(cx))).await;
+        // The upstream knows that the stream is over: whoever waits for its name may have it.
+        self.claim.release();
     }
 
     /// What the upstream still says reaches a client that only half-closed. Ready once it has ended, or the client takes no more.

@@ -1,12 +1,13 @@
 //! Which upstream takes this stream? The way through the candidates, and the first request at each.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout_at;
+use tokio::io::AsyncWriteExt;
+use tokio::time::{sleep, timeout_at};
 
+use super::claim::Ghost;
+use super::visitor::Visitor;
 use crate::admission::{AuthError, Granted};
 use crate::protocol::name::{Action, Identity, StreamName};
 use crate::protocol::proxy::Ends;
@@ -16,11 +17,14 @@ use crate::protocol::rtsp::front::Asked;
 use crate::protocol::rtsp::login::Login;
 use crate::protocol::rtsp::url::Address;
 use crate::session::life::Place;
-use crate::session::opening::PIECE;
 use crate::session::outcome::{Outcome, Side, Status};
+use crate::session::piece;
 use crate::session::report;
 use crate::tls::Stream;
-use crate::upstream::{Ask, Connected, Family, Link, Load, NoRoute, Publication, Seek, SeekError, Target};
+use crate::upstream::{Ask, Connected, Family, Link, Load, NoRoute, Publication, Seek, SeekError, Target, TargetId};
+
+/// The wait between two searches.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// What an authorised client wants.
 pub(super) struct Wish {
@@ -48,23 +52,51 @@ pub(super) enum Answer {
     Ours(u16, String),
     /// The upstream's answer, in the client's names.
     Theirs(Vec<u8>),
+    /// It has left.
+    Nobody,
 }
 
 /// No upstream took the stream.
 pub(super) struct Turned {
     pub(super) answer: Answer,
     pub(super) outcome: Outcome,
+    /// The upstream that said no.
+    pub(super) by: Option<TargetId>,
 }
 
 impl Turned {
     /// Turned away by the relay.
     pub(super) fn here(code: u16, text: &str, outcome: Outcome) -> Self {
-        Self { answer: Answer::Ours(code, text.to_owned()), outcome }
+        Self { answer: Answer::Ours(code, text.to_owned()), outcome, by: None }
+    }
+
+    /// Tells the client, and closes.
+    pub(super) async fn end(self, visitor: &mut Visitor, asked: &Asked) -> Outcome {
+        match self.answer {
+            Answer::Ours(code, text) => visitor.deny(asked, code, &text).await,
+            Answer::Theirs(bytes) => visitor.tell(&bytes).await,
+            Answer::Nobody => {}
+        }
+        self.outcome
+    }
+}
+
+/// Searches; where the upstream of a publication that was taken over says no, again for a while.
+pub(super) async fn find(place: &Place, asked: &Asked, wish: &Wish, ends: Ends, ghost: Option<Ghost>) -> Result<Found, Turned> {
+    loop {
+        let turned = match find_once(place, asked, wish, ends).await {
+            Ok(found) => return Ok(found),
+            Err(turned) => turned,
+        };
+        if !ghost.is_some_and(|ghost| turned.by == Some(ghost.at) && Instant::now() < ghost.until) {
+            return Err(turned);
+        }
+        sleep(AGAIN).await;
     }
 }
 
 /// Walks through the candidates until one takes the stream.
-pub(super) async fn find(place: &Place, asked: &Asked, wish: &Wish, ends: Ends) -> Result<Found, Turned> {
+async fn find_once(place: &Place, asked: &Asked, wish: &Wish, ends: Ends) -> Result<Found, Turned> {
     let shared = &place.shared;
     let mut seek = seek(place, asked, wish)?.for_client(ends);
     let mut report_step = report::steps(place);
@@ -78,7 +110,7 @@ pub(super) async fn find(place: &Place, asked: &Asked, wish: &Wish, ends: Ends) 
             Ok((framer, rest)) => {
                 if let Some(Word::Refused(code)) = dialogue.word() {
                     // By command, not by failing: the upstream is well, and would say the same again.
-                    drop(permit);
+                    permit.refused();
                     return Err(refused(place, &target, *code, dialogue.take_to_client()));
                 }
                 permit.success();
@@ -86,7 +118,7 @@ pub(super) async fn find(place: &Place, asked: &Asked, wish: &Wish, ends: Ends) 
                 return Ok(Found { target, connected, dialogue, framer, rest, load, publication });
             }
             Err((kind, text)) => {
-                permit.failure();
+                permit.failure(kind, &text);
                 report::dial_failed(place, &target, kind, &text, seek.made());
                 seek.failed();
             }
@@ -124,7 +156,7 @@ fn refused(place: &Place, target: &Target, code: u16, answer: Vec<u8>) -> Turned
     let code = code.to_string();
     report::upstream_refused(place, target, &code);
     let outcome = Outcome::new(Side::Upstream, "upstream_refused", Status::Error).because(code);
-    Turned { answer: Answer::Theirs(answer), outcome }
+    Turned { answer: Answer::Theirs(answer), outcome, by: Some(target.id) }
 }
 
 fn dialogue(place: &Place, asked: &Asked, wish: &Wish, target: &Target) -> Result<Dialogue, Turned> {
@@ -167,17 +199,16 @@ async fn introduce(
 
 async fn talk(stream: &mut Stream, dialogue: &mut Dialogue) -> Result<(Framer, Vec<u8>), Broken> {
     let lost = |text: String| ("handshake", text);
-    let (mut framer, mut bytes, mut piece) = (Framer::default(), Vec::new(), [0; PIECE]);
+    let (mut framer, mut bytes) = (Framer::default(), Vec::new());
     while dialogue.word().is_none() {
         let output = dialogue.take_to_upstream();
         stream.write_all(&output).await.map_err(|e| lost(e.to_string()))?;
         stream.flush().await.map_err(|e| lost(e.to_string()))?;
-        let read = stream.read(&mut piece).await.map_err(|e| lost(e.to_string()))?;
-        if read == 0 {
+        let read = piece::read(stream, |piece| bytes.extend_from_slice(piece)).await.map_err(|e| lost(e.to_string()))?;
+        if read.is_none() {
             return Err(lost("the upstream closed the connection without an answer".to_owned()));
         }
-        let _ = SockRef::from(stream.tcp()).set_tcp_quickack(true);
-        bytes.extend_from_slice(&piece[..read]);
+        piece::acknowledge(stream);
         while dialogue.word().is_none() {
             let len = match framer.next(&bytes, dialogue.channels()).map_err(|e| ("protocol", e.to_string()))? {
                 Piece::Nothing => break,

@@ -2,8 +2,7 @@
 
 use std::io;
 
-use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -11,8 +10,9 @@ use crate::protocol::name::Action;
 use crate::protocol::rtsp::framing::{Channels, Framer, FramingError, Piece};
 use crate::protocol::rtsp::front::{Asked, Front, FrontError, Heard};
 use crate::protocol::rtsp::message::Message;
-use crate::session::opening::{PIECE, TELL};
+use crate::session::opening::TELL;
 use crate::session::outcome::{Outcome, Side, Status};
+use crate::session::piece;
 use crate::session::sides::farewell;
 use crate::tls::Stream;
 
@@ -160,14 +160,10 @@ impl Visitor {
     }
 
     async fn read(&mut self) -> Result<(), Outcome> {
-        let mut piece = [0; PIECE];
-        let read = self.stream.read(&mut piece).await.map_err(lost)?;
-        let _ = SockRef::from(self.stream.tcp()).set_tcp_quickack(true);
-        if read == 0 {
-            return Err(Outcome::new(Side::Client, "client_left", Status::Error));
-        }
-        self.bytes.extend_from_slice(&piece[..read]);
-        Ok(())
+        let bytes = &mut self.bytes;
+        let read = piece::read(&mut self.stream, |piece| bytes.extend_from_slice(piece)).await.map_err(lost)?;
+        piece::acknowledge(&self.stream);
+        read.ok_or_else(|| Outcome::new(Side::Client, "client_left", Status::Error))
     }
 
     async fn flush(&mut self) -> io::Result<()> {

@@ -85,23 +85,43 @@ impl Event for Panicked {
     }
 }
 
-/// The relay lets nobody in any more and waits for sessions to end.
+/// A thread of the relay has not answered in time, and the service manager is not told that all is well.
+#[derive(Debug)]
+pub struct WatchdogUnfed {
+    /// The time that it had.
+    pub patience: Duration,
+}
+
+impl Event for WatchdogUnfed {
+    fn emit(self, _: &Telemetry) {
+        tracing::error!(
+            event = "watchdog_unfed",
+            patience_seconds = self.patience.as_secs_f64(),
+            "a thread does not answer: the service manager will restart the relay"
+        );
+    }
+}
+
+/// The relay ends: readiness says no, and sessions will be told to go.
 #[derive(Debug)]
 pub struct DrainStarted {
     /// Sessions that run.
     pub active: usize,
-    /// What they get.
+    /// How long clients are still accepted.
+    pub delay: Duration,
+    /// What sessions get from then on.
     pub timeout: Duration,
 }
 
 impl Event for DrainStarted {
     fn emit(self, _: &Telemetry) {
-        let (active, timeout) = (self.active, self.timeout.as_secs_f64());
+        let Self { active, delay, timeout } = self;
         tracing::info!(
             event = "drain_started",
             active,
-            timeout_seconds = timeout,
-            "shutting down: {active} sessions may end by themselves"
+            delay_seconds = delay.as_secs_f64(),
+            timeout_seconds = timeout.as_secs_f64(),
+            "shutting down: {active} sessions will be told to go"
         );
     }
 }
@@ -111,14 +131,25 @@ impl Event for DrainStarted {
 pub struct DrainFinished {
     /// Those that ended by themselves.
     pub ended: usize,
-    /// Those that were closed.
+    /// Those that went when they were asked to connect anew.
+    pub reconnected: usize,
+    /// Those that were closed in their turn.
+    pub closed: usize,
+    /// Those that were cut when the time was over.
     pub cut: usize,
 }
 
 impl Event for DrainFinished {
     fn emit(self, _: &Telemetry) {
-        let Self { ended, cut } = self;
-        tracing::info!(event = "drain_finished", ended, cut, "{ended} sessions ended by themselves, {cut} were closed");
+        let Self { ended, reconnected, closed, cut } = self;
+        tracing::info!(
+            event = "drain_finished",
+            ended,
+            reconnected,
+            closed,
+            cut,
+            "{ended} sessions ended by themselves, {reconnected} when asked to connect anew, {closed} were closed in turn, {cut} were cut"
+        );
     }
 }
 

@@ -140,8 +140,9 @@ fn happenings_of_the_service_have_lines_too() {
         (line(AcceptFailed { error: &error }), "accept_failed"),
         (line(SocketRefused { client: CLIENT, reason: "hard_cap" }), "socket_refused"),
         (line(UpstreamCircuit { target: TARGET, from: "closed", to: "open", failures: 5 }), "upstream_circuit"),
-        (line(DrainStarted { active: 3, timeout: Duration::from_secs(30) }), "drain_started"),
-        (line(DrainFinished { ended: 2, cut: 1 }), "drain_finished"),
+        (line(UpstreamHealth { target: TARGET, healthy: false, kind: Some("dns"), error: Some("no name") }), "upstream_health"),
+        (line(DrainStarted { active: 3, delay: Duration::ZERO, timeout: Duration::from_secs(30) }), "drain_started"),
+        (line(DrainFinished { ended: 2, reconnected: 0, closed: 0, cut: 1 }), "drain_finished"),
         (line(ConfigWarning { path: "hold.max", text: "odd" }), "config_warning"),
         (line(Stopped { code: 0 }), "stopped"),
     ];
@@ -205,6 +206,10 @@ fn a_circuit_and_a_connect_show_in_their_metrics() {
     assert_eq!(metric(&telemetry, &sample), 2.0);
     telemetry.emit(UpstreamCircuit { target: TARGET, from: "open", to: "half_open", failures: 5 });
     assert_eq!(metric(&telemetry, &sample), 1.0);
+    let sample = format!("rtmp_relay_upstream_healthy{{upstream=\"{TARGET}\"}}");
+    assert_eq!(metric(&telemetry, &sample), 1.0, "the best is assumed");
+    telemetry.emit(UpstreamHealth { target: TARGET, healthy: false, kind: None, error: None });
+    assert_eq!(metric(&telemetry, &sample), 0.0);
     let latency = Duration::from_millis(20);
     telemetry.emit(UpstreamConnected { session: None, target: TARGET, address: CLIENT, latency, tls: Some(latency) });
     assert_eq!(metric(&telemetry, "rtmp_relay_upstream_connect_duration_seconds_bucket{le=\"0.025\"}"), 1.0);

@@ -160,6 +160,38 @@ impl Event for UpstreamCircuit<'_> {
     }
 }
 
+/// An upstream became well or unwell, by dials or checks: who chooses heeds it from now on.
+#[derive(Debug)]
+pub struct UpstreamHealth<'a> {
+    /// Label of the target; one of those of [`Metrics::set_targets`](crate::telemetry::Metrics::set_targets).
+    pub target: &'a str,
+    /// What it is now.
+    pub healthy: bool,
+    /// Where it is unwell: one of [`labels::ERROR_TYPES`](crate::telemetry::labels::ERROR_TYPES).
+    pub kind: Option<&'static str>,
+    /// What went wrong, without secrets.
+    pub error: Option<&'a str>,
+}
+
+impl Event for UpstreamHealth<'_> {
+    fn emit(self, telemetry: &Telemetry) {
+        let Self { target, healthy, kind, error } = self;
+        telemetry.metrics().upstream_healthy.with_label_values(&[target]).set(i64::from(healthy));
+        if healthy {
+            tracing::info!(event = "upstream_health", upstream = target, healthy, "the upstream is well again");
+        } else {
+            tracing::warn!(
+                event = "upstream_health",
+                upstream = target,
+                healthy,
+                kind,
+                error,
+                "the upstream is not well: it is tried after the others"
+            );
+        }
+    }
+}
+
 /// An upstream refused a publish or play by command, or by closing behind the handshake. It is well: no breaker counts this.
 #[derive(Debug)]
 pub struct UpstreamRefused<'a> {

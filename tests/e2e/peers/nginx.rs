@@ -166,14 +166,14 @@ fn free_ports() -> (u16, u16) {
 }
 
 /// Ordinary users have no /usr/sbin in their path.
-fn program() -> &'static str {
+pub(super) fn program() -> &'static str {
     ["/usr/sbin/nginx", "/usr/local/sbin/nginx"].into_iter().find(|path| Path::new(path).exists()).unwrap_or("nginx")
 }
 
-/// Distributions ship the module apart; where it is compiled in there is nothing to load.
-fn load_module() -> String {
+/// Distributions ship modules apart; where one is compiled in there is nothing to load.
+pub(super) fn load_module(module: &str) -> String {
     let places = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules"];
-    let files = places.map(|place| format!("{place}/ngx_rtmp_module.so"));
+    let files = places.map(|place| format!("{place}/{module}"));
     files.into_iter().find(|file| Path::new(file).exists()).map(|file| format!("load_module {file};")).unwrap_or_default()
 }
 
@@ -189,7 +189,7 @@ fn configuration(dir: &Path, rtmp: u16, http: u16, options: &NginxOptions) -> St
     });
     let (at_connect, at_stream) = asked.unwrap_or_default();
     let ping = ping.map(|seconds| format!("ping {seconds}s; ping_timeout {seconds}s;")).unwrap_or_default();
-    let load_module = load_module();
+    let load_module = load_module("ngx_rtmp_module.so");
     format!(
         "daemon off; master_process off; error_log {dir}/error.log info; pid {dir}/nginx.pid; {load_module}
 events {{ worker_connections 256; }}

@@ -1,4 +1,4 @@
-//! Encoders: ffmpeg, and GStreamer with its own RTMP sink or with librtmp's.
+//! Encoders: ffmpeg, and GStreamer with its own RTMP sink or with librtmp's; both over RTSP too.
 
 use std::path::Path;
 use std::process::{Command, ExitStatus};
@@ -10,6 +10,9 @@ use crate::clip;
 use crate::process::{Running, workdir};
 use crate::wait::CLIP;
 
+/// For GStreamer: name and dates of a certificate are checked, not who signed it.
+pub(super) const UNSIGNED: &str = "tls-validation-flags=bad-identity+expired";
+
 /// Which program publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
@@ -19,6 +22,10 @@ pub enum Sender {
     Rtmp2Sink,
     /// GStreamer over librtmp, the ancestor of what OBS uses; muxes the clip anew.
     RtmpSink,
+    /// The packets of the clip over RTSP.
+    FfmpegRtsp,
+    /// GStreamer over RTSP: the picture alone, which is what its origin is asked to record.
+    RtspClientSink,
 }
 
 /// What is published, and how fast.
@@ -54,11 +61,20 @@ pub struct Publisher {
 impl Publisher {
     /// Publishes to `url`. Words behind a blank are properties of rtmp2sink, and options of librtmp.
     pub fn start(sender: Sender, url: &str, take: Take) -> Self {
+        Self::believing(sender, url, take, None)
+    }
+
+    /// Publishes to `url`, whose certificate the authority in this file must have signed. GStreamer can be told no file:
+    /// without one it believes this machine's authorities, with one it checks everything but who signed. ffmpeg
+    /// checks nothing without one, librtmp and ffmpeg's RTSP nothing at all.
+    pub fn believing(sender: Sender, url: &str, take: Take, authority: Option<&Path>) -> Self {
         let dir = workdir("publisher");
         let mut command = match sender {
-            Sender::Ffmpeg => ffmpeg(url, take),
-            Sender::Rtmp2Sink => gstreamer("rtmp2sink", url, take),
-            Sender::RtmpSink => gstreamer("rtmpsink", url, take),
+            Sender::Ffmpeg => ffmpeg("flv", url, take, authority),
+            Sender::FfmpegRtsp => ffmpeg("rtsp", url, take, None),
+            Sender::Rtmp2Sink => gstreamer("rtmp2sink", url, take, authority),
+            Sender::RtmpSink => gstreamer("rtmpsink", url, take, None),
+            Sender::RtspClientSink => rtspclientsink(url, take, authority),
         };
         Publisher { process: Running::start(&format!("{sender:?}-publisher"), &mut command, dir.path()), _dir: dir }
     }
@@ -84,7 +100,7 @@ impl Publisher {
     }
 }
 
-fn ffmpeg(url: &str, take: Take) -> Command {
+fn ffmpeg(format: &str, url: &str, take: Take, authority: Option<&Path>) -> Command {
     let mut command = Command::new("ffmpeg");
     command.args(["-nostdin", "-v", "warning"]);
     if take.paced {
@@ -97,11 +113,17 @@ fn ffmpeg(url: &str, take: Take) -> Command {
     if take.starts_at > 0 {
         command.args(["-output_ts_offset", &take.starts_at.to_string()]);
     }
-    command.args(["-f", "flv", url]);
+    if format == "rtsp" {
+        command.args(["-rtsp_transport", "tcp"]);
+    }
+    if let Some(file) = authority {
+        command.args(["-tls_verify", "1", "-ca_file"]).arg(file);
+    }
+    command.args(["-f", format, url]);
     command
 }
 
-fn gstreamer(sink: &str, url: &str, take: Take) -> Command {
+fn gstreamer(sink: &str, url: &str, take: Take, authority: Option<&Path>) -> Command {
     assert!(take.times == 1 && take.starts_at == 0, "only ffmpeg loops the clip or moves its start");
     let mut command = Command::new("gst-launch-1.0");
     command.arg("-q").args(["filesrc", &format!("location={}", take.clip.display()), "!", "flvdemux", "name=in"]);
@@ -109,7 +131,17 @@ fn gstreamer(sink: &str, url: &str, take: Take) -> Command {
     let (location, properties) = url.split_once(' ').filter(|_| sink == "rtmp2sink").unwrap_or((url, ""));
     command.args([sink, &format!("location={location}"), &format!("sync={}", take.paced)]);
     command.args(properties.split_whitespace());
+    command.args(authority.map(|_| UNSIGNED));
     command.args(["in.video", "!", "queue", "!", "h264parse", "!", "out.video"]);
     command.args(["in.audio", "!", "queue", "!", "aacparse", "!", "out.audio"]);
+    command
+}
+
+fn rtspclientsink(url: &str, take: Take, authority: Option<&Path>) -> Command {
+    assert!(take.times == 1 && take.starts_at == 0 && take.paced, "it sends the clip in real time, once");
+    let mut command = Command::new("gst-launch-1.0");
+    command.arg("-q").args(["filesrc", &format!("location={}", take.clip.display()), "!", "flvdemux", "name=in"]);
+    command.args(["in.video", "!", "queue", "!", "h264parse", "!", "rtspclientsink", "protocols=tcp"]);
+    command.arg(format!("location={url}")).args(authority.map(|_| UNSIGNED));
     command
 }

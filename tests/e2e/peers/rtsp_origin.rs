@@ -6,8 +6,21 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use crate::clip;
+use crate::pictures;
 use crate::process::{Running, workdir};
-use crate::wait::{SOON, wait_for};
+use crate::wait::{SOON, wait_for, wait_until};
+
+/// What an origin has beside its own streams, each at `/live/<name>`.
+#[derive(Default)]
+pub struct RtspMounts {
+    /// Plays the clip from its beginning to each who asks for one of these.
+    pub plays: Vec<String>,
+    /// Records picture and sound.
+    pub records: Vec<String>,
+    /// Records the picture of who sends no sound.
+    pub records_video: Vec<String>,
+}
 
 /// A running origin.
 pub struct RtspOrigin {
@@ -22,13 +35,26 @@ impl RtspOrigin {
         Self::asking("")
     }
 
+    /// The same, with further streams.
+    pub fn with(mounts: &RtspMounts) -> Self {
+        let lists = [("--play", &mounts.plays), ("--record", &mounts.records), ("--record-video", &mounts.records_video)];
+        let named = lists.into_iter().flat_map(|(word, names)| names.iter().flat_map(move |name| [word, name]));
+        let clip = clip::normal().display().to_string();
+        let arguments: Vec<String> = ["--clip".to_owned(), clip].into_iter().chain(named.map(str::to_owned)).collect();
+        Self::run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
     /// The same; plays only for user `op` with password `pa:ss`, whom it asks by `method`, `basic` or `digest`.
     pub fn asking(method: &str) -> Self {
+        Self::run(if method.is_empty() { &[] } else { std::slice::from_ref(&method) })
+    }
+
+    fn run(arguments: &[&str]) -> Self {
         let dir = workdir("rtsp-origin");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/peers/rtsp_origin.py");
         // The system's own: GStreamer's bindings are installed for it.
         let mut command = Command::new("/usr/bin/python3");
-        command.arg(script).arg(dir.path()).args([method].iter().filter(|method| !method.is_empty()));
+        command.arg(script).arg(dir.path()).args(arguments);
         let mut process = Running::start("rtsp-origin", &mut command, dir.path());
         let port = wait_for("the RTSP origin listens", SOON, || {
             assert!(process.exited().is_none(), "it ended at once; run tests/e2e/deps.sh:\n{}", process.output());
@@ -59,6 +85,20 @@ impl RtspOrigin {
                 .then_some(())
         });
         fs::read(self.file(name)).expect("it was recorded")
+    }
+
+    /// Waits until the publisher of `/live/<stream>` has left and more than `least` pictures are recorded, and reads these.
+    pub fn pictures(&self, stream: &str, least: usize) -> Vec<Vec<u8>> {
+        let left = |line: &str| line.starts_with("teardown ") && line.contains(&format!("/live/{stream}"));
+        wait_until(&format!("the origin sees the end of {stream}"), SOON, || self.heard().lines().any(left));
+        let file = self.file(&format!("{stream}.h264"));
+        // It writes on behind the end, and the last picture may be in the making.
+        wait_for(&format!("more than {least} pictures of {stream} are recorded"), SOON, || {
+            let mut seen = pictures::of_bytes(&fs::read(&file).unwrap_or_default());
+            let whole = seen.len() > least;
+            seen.pop();
+            whole.then_some(seen)
+        })
     }
 
     fn file(&self, name: &str) -> PathBuf {

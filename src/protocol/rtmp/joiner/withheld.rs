@@ -1,6 +1,6 @@
 //! Pure: messages that are joined before they pass, or do not: who judges them, and how they are written.
 
-use super::{Filter, JoinError, Joiner, MAX_FORWARD_CHUNK, Outgoing, Verdict, is_media};
+use super::{Filter, JoinError, Joiner, MAX_AWAITED, MAX_FORWARD_CHUNK, Outgoing, Verdict, is_media};
 use crate::protocol::rtmp::chunk::{Seen, Written, write_header, write_payload};
 use crate::protocol::rtmp::command::{event, kind};
 use crate::protocol::rtmp::media::lasts;
@@ -50,7 +50,11 @@ impl Joiner {
         self.media += 1;
         let Some(keep) = &mut self.keep else { return Verdict::Pass };
         let lasts = lasts(header.kind, payload) == Some(true);
-        self.awaits_begin &= !keep.may_begin(header, payload);
+        let since = *self.awaits_since.get_or_insert(header.timestamp);
+        let waited = header.timestamp.wrapping_sub(since);
+        // Timestamps that go back are no sign of time.
+        let enough = (MAX_AWAITED..u32::MAX / 2).contains(&waited) && header.kind == kind::VIDEO;
+        self.awaits_begin &= !(keep.may_begin(header, payload) || enough);
         keep.note(header, payload);
         if self.awaits_begin && !lasts { Verdict::Drop } else { Verdict::Pass }
     }
