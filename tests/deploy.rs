@@ -11,7 +11,7 @@ use std::time::Duration;
 use relay::config::{self, Config, Env};
 use serde_json::{Value, json};
 
-/// What sessions get to say goodbye in, behind `shutdown_timeout`: `GOODBYE` in `src/app/relay.rs`.
+/// What sessions get to say goodbye in, behind `shutdown_timeout`: `GOODBYE` in `src/app/drain.rs`.
 const GOODBYE: Duration = Duration::from_secs(8);
 
 fn project(path: &str) -> PathBuf {
@@ -116,7 +116,7 @@ fn the_pod_may_do_little_is_asked_how_it_is_and_gets_the_time_that_a_drain_takes
     let takes = seconds(&stop[2]) + configuration("deploy/kubernetes/base/config.json").timeouts.shutdown + GOODBYE;
     let grace = seconds(&pod["terminationGracePeriodSeconds"]);
     assert!(grace > takes, "{takes:?} for preStop, drain and goodbyes, but only {grace:?} until SIGKILL");
-    assert!(read(project("src/app/relay.rs")).contains("GOODBYE: Duration = Duration::from_secs(8);"));
+    assert!(read(project("src/app/drain.rs")).contains("GOODBYE: Duration = Duration::from_secs(8);"));
     // Without a surge there is a moment with fewer relays, and their streams with nowhere to go.
     assert_eq!(deployment["spec"]["strategy"]["rollingUpdate"], json!({ "maxSurge": 1, "maxUnavailable": 0 }));
     assert!(container["resources"]["limits"].get("cpu").is_none(), "throttling stalls streams");
@@ -274,8 +274,8 @@ fn the_image_runs_as_nobody_in_particular_and_says_how_it_is() {
 fn the_unit_does_not_restart_what_a_restart_cannot_cure_and_waits_for_a_drain() {
     let unit = read(project("deploy/systemd/relay.service"));
     let value = |key: &str| {
-        let lines = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        lines.last().unwrap_or_else(|| panic!("{key} is not set")).to_owned()
+        let mut lines = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        lines.next_back().unwrap_or_else(|| panic!("{key} is not set")).to_owned()
     };
     assert_eq!((value("Type"), value("NotifyAccess"), value("Restart")), ("notify".into(), "all".into(), "on-failure".into()));
     assert_eq!((value("RestartPreventExitStatus"), value("StartLimitIntervalSec")), ("64 78".into(), "0".into()));

@@ -185,6 +185,10 @@ fn upstream_urls_do_what_the_readme_says() {
     let rows = rows(chapter(README, "## Where streams go").split("\n### ").next().unwrap_or_default());
     assert!(rows.len() >= 6);
     for row in rows {
+        if let [url, asked] = row.iter().map(|cell| cell.trim_matches('`')).collect::<Vec<_>>()[..] {
+            located(url, asked);
+            continue;
+        }
         let [url, app, stream] = row.iter().map(|cell| cell.trim_matches('`')).collect::<Vec<_>>()[..] else { panic!("{row:?}") };
         let target = Target::parse(TargetId(0), url).unwrap_or_else(|error| panic!("{url}: {error}"));
         // The token is out by then.
@@ -193,6 +197,21 @@ fn upstream_urls_do_what_the_readme_says() {
         let got = (String::from_utf8_lossy(&names.app), String::from_utf8_lossy(&names.stream));
         assert_eq!((got.0.as_ref(), got.1.as_ref()), (app, stream), "{url}");
     }
+}
+
+/// What an RTSP upstream is asked for.
+fn located(url: &str, asked: &str) {
+    use relay::config::ForwardQuery;
+    use relay::protocol::name::StreamName;
+    use relay::upstream::{Target, TargetId};
+
+    let target = Target::parse(TargetId(0), url).unwrap_or_else(|error| panic!("{url}: {error}"));
+    let name = StreamName::parse(b"studio", b"cam?user=7").expect("a name");
+    let located = target.locate(&name, &ForwardQuery::All).unwrap_or_else(|error| panic!("{url}: {error}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let query = if located.query.is_empty() { String::new() } else { format!("?{}", text(&located.query)) };
+    let got = format!("{}/{}{query}", text(&located.origin), text(&located.path).trim_start_matches('/'));
+    assert_eq!(got, asked, "{url}");
 }
 
 #[test]

@@ -55,7 +55,10 @@ impl Relay {
         let cells = self.sessions().await;
         let mut told = Told { all: cells.len(), asked: HashSet::new() };
         let all_told = async {
-            self.tell_to_go(&cells, &mut told, config.drain.spread, deadline).await;
+            // Streams that run have no part in a failure: they may end by themselves.
+            if why != Leaving::Failed {
+                self.tell_to_go(&cells, &mut told, config.drain.spread, deadline).await;
+            }
             std::future::pending().await
         };
         tokio::select! {

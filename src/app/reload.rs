@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::relay::{Relay, facts_of};
 use super::{JUDGES, descriptor_budget};
-use crate::config::{self, Change, Effect, Env, Finding, Loaded};
+use crate::config::{self, Change, Effect, Env, Loaded};
 use crate::http::{ConfigFacts, LastReload};
 use crate::telemetry::events;
 use crate::telemetry::logging::LogGuard;
@@ -16,10 +16,6 @@ use crate::telemetry::logging::LogGuard;
 pub(super) struct Reloaded {
     /// One of [`labels::CONFIG_RELOADS`](crate::telemetry::labels::CONFIG_RELOADS).
     pub(super) result: &'static str,
-    /// What differs, applied or not.
-    pub(super) changes: Vec<Change>,
-    /// What is worth a look.
-    pub(super) warnings: Vec<Finding>,
     /// Why nothing changed.
     pub(super) error: Option<String>,
 }
@@ -48,11 +44,6 @@ impl Reloader {
         reloader
     }
 
-    /// What runs.
-    pub(super) fn running(&self) -> &Loaded {
-        &self.running
-    }
-
     /// How often to look at the files; `None` never.
     pub(super) fn watch(&self) -> Option<Duration> {
         self.running.config.reload.watch
@@ -79,7 +70,7 @@ impl Reloader {
         self.changing = false;
         let reloaded = match self.running.again(&Env::of_process(), JUDGES) {
             Ok(new) => self.take(new, relay, log, by).await,
-            Err(problems) => rejected("invalid", Vec::new(), problems.to_string()),
+            Err(problems) => rejected("invalid", problems.to_string()),
         };
         if let Some(error) = &reloaded.error {
             relay.staff.telemetry.emit(events::ConfigRejected { by, result: reloaded.result, error });
@@ -99,23 +90,23 @@ impl Reloader {
             changes.iter().filter(|change| change.effect == Effect::NeedsRestart).map(|change| change.path.as_str()).collect();
         if !fixed.is_empty() && !new.config.reload.partial {
             let text = format!("{} cannot change without a restart, and reload.partial is false", fixed.join(", "));
-            return rejected("refused", changes, text);
+            return rejected("refused", text);
         }
         let mut warnings = config::overridden(&self.running, &new);
         let kept = if fixed.is_empty() { Ok(new) } else { new.keeping(&self.running, &fixed, JUDGES) };
         let mut next = match kept {
             Ok(next) => next,
             Err(problems) => {
-                return rejected("invalid", changes, format!("what can change now does not go with what cannot: {problems}"));
+                return rejected("invalid", format!("what can change now does not go with what cannot: {problems}"));
             }
         };
         let budget = match descriptor_budget(&mut next.config) {
             Ok(warning) => warning,
-            Err(error) => return rejected("invalid", changes, error.to_string()),
+            Err(error) => return rejected("invalid", error.to_string()),
         };
         let revoked = match relay.change(&next.config).await {
             Ok(revoked) => revoked,
-            Err(error) => return rejected("invalid", changes, format!("{error:#}")),
+            Err(error) => return rejected("invalid", format!("{error:#}")),
         };
         if let Some(log) = log {
             adjust_log(log, &self.running, &next);
@@ -134,12 +125,12 @@ impl Reloader {
         }
         let hash = telemetry.digest(&self.running.for_digest());
         telemetry.emit(events::ConfigReloaded { by, result, changed, left, revoked, hash: &hash });
-        Reloaded { result, changes, warnings, error: None }
+        Reloaded { result, error: None }
     }
 }
 
-fn rejected(result: &'static str, changes: Vec<Change>, error: String) -> Reloaded {
-    Reloaded { result, changes, warnings: Vec::new(), error: Some(error) }
+fn rejected(result: &'static str, error: String) -> Reloaded {
+    Reloaded { result, error: Some(error) }
 }
 
 /// Only what has changed: a level that an operator chose for the hour survives a reload that is about something else.

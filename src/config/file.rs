@@ -34,7 +34,7 @@ pub(super) struct File {
     pub(super) http_tls: bool,
     /// Networks that may ask for /status and /metrics. Empty: everyone who can reach http_addr.
     pub(super) http_allowed_networks: Vec<String>,
-    /// Address for /admin, which changes things. A loopback address, unless security.admin_token is set. "" turns it off.
+    /// For /admin, which is not in this version: nothing listens there. A loopback address, unless security.admin_token is set.
     pub(super) admin_addr: String,
     /// Threads that run sessions. 0: one for each processor.
     #[schemars(range(max = 1024))]
@@ -281,7 +281,7 @@ pub(super) struct SecuritySection {
     pub(super) proxy_protocol: ProxyMode,
     /// Networks in which an upstream may stand although they are not public (loopback, private, link-local and the like are refused otherwise).
     pub(super) upstream_allowed_networks: Vec<String>,
-    /// What every request to /admin must show, as "Authorization: Bearer ...". "": nothing, and admin_addr must be a loopback address.
+    /// For /admin, which is not in this version: what every request there will have to show. "": nothing, and admin_addr must be a loopback address.
     pub(super) admin_token: Hidden,
     /// Whether a reload ends the sessions whose token it has removed.
     pub(super) revoke_live: bool,

@@ -172,6 +172,10 @@ impl Relay {
             End::Client(FlowError::Join(e)) => self.client_broke(e).await,
             End::Client(e) => {
                 let reason = if self.took_nothing(&e, Direction::Down) { "client_not_reading" } else { "client_reset" };
+                if matches!(e, FlowError::Write(_)) && reason == "client_reset" {
+                    // What it said before it left is still in its socket, where the upstream was slow to take it.
+                    let _ = timeout(LINGER, std::future::poll_fn(|cx| self.poll_up(cx))).await;
+                }
                 self.end_upstream(true).await;
                 Outcome::new(Side::Client, reason, Status::Success).because(e)
             }

@@ -65,7 +65,7 @@ impl Resolver {
 
     /// The addresses of `host`, in the resolver's order. A literal is its own answer and asks nobody.
     ///
-    /// An old answer is taken where there is no new one in [`STALE_PATIENCE`]: DNS may be down while the origin is not.
+    /// An old answer is taken where there is no new one in good time: DNS may be down while the origin is not.
     /// Dropping the future ends the wait at once. getaddrinfo cannot be interrupted: its thread, and its slot, are given
     /// back when it returns, so that a dead DNS server never costs more than [`MAX_LOOKUPS`] threads.
     ///

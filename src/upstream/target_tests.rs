@@ -111,3 +111,31 @@ fn debug_and_errors_show_no_name() {
     let names = target.address(&name, &ALL).expect("names");
     assert!(!format!("{target:?} {names:?} {}", target.label).contains("S3CRET"));
 }
+
+#[test]
+fn an_rtsp_upstream_has_one_path_and_all_arguments_behind_it() {
+    let locate = |url: &str, app: &str, stream: &str| {
+        let target = Target::parse(TargetId(0), url).expect("a URL");
+        let name = StreamName::parse(app.as_bytes(), stream.as_bytes()).expect("a name");
+        target.locate(&name, &ForwardQuery::All).map(|at| {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            format!("{} {} {}", text(&at.origin), text(&at.path), text(&at.query))
+        })
+    };
+    let ok = |text: &str| Ok(text.to_owned());
+    assert_eq!(locate("rtsp://u:p@h", "a/b", "cam?x=1"), ok("rtsp://h a/b/cam x=1"));
+    assert_eq!(locate("rtsp://h:8554", "", "cam"), ok("rtsp://h:8554 cam "), "a path of one segment");
+    assert_eq!(locate("rtsps://h/live?k=1", "a", "cam?x=1&k=2"), ok("rtsps://h live/cam k=1&x=1"));
+    assert_eq!(locate("rtsp://h/a/{app}-{stream}?s={stream}", "x", "cam"), ok("rtsp://h a/x-cam s=cam"));
+    assert_eq!(locate("rtsp://h/live", "a", ""), Err(TargetError::MissingStream));
+    assert_eq!(locate("rtsp://h", "", ""), Err(TargetError::MissingStream));
+    assert_eq!(locate("rtsp://h", "a", ".."), Err(TargetError::Name(NameError::Segment)));
+    assert_eq!(locate("rtsp://h/{app}", "", "cam"), Err(TargetError::MissingApp));
+    let long = "x".repeat(1000);
+    assert_eq!(locate("rtsp://h/a/{stream}{stream}{stream}{stream}{stream}", "a", &long), Err(TargetError::TooLong));
+    let target = Target::parse(TargetId(0), "rtsp://u:S3CRET@h/a/KEY?k=S3CRET").expect("a URL");
+    let at = target.locate(&StreamName::parse(b"a", b"b").expect("a name"), &ForwardQuery::All);
+    assert!(
+        !format!("{target:?} {at:?} {}", target.label).contains("S3CRET") && !format!("{at:?}{}", target.label).contains("KEY")
+    );
+}

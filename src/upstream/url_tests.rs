@@ -200,3 +200,14 @@ proptest::proptest! {
         let _ = parse(&format!("rtmp://h/{tail}"));
     }
 }
+
+#[test]
+fn an_rtsp_url_may_hold_a_login_that_nothing_shows() {
+    let url = parse("rtsp://us%40er:p@ss:w@h:8554/live").expect("a URL");
+    let login = url.login().expect("a login");
+    assert_eq!((login.user(), secrecy::ExposeSecret::expose_secret(login.password())), ("us@er", "p@ss:w"));
+    assert_eq!((url.label(), url.origin()), ("rtsp://h:8554/live".into(), "rtsp://h:8554".into()));
+    assert!(!format!("{url:?}").contains("ss:w"));
+    assert_eq!(parse("rtsp://h").expect("a URL").login(), None);
+    assert_eq!(parse("rtsp://a%ff:b@h"), Err(UrlError::Userinfo));
+}

@@ -93,7 +93,7 @@ fn players_that_join_the_embedded_origin_late_begin_with_the_last_group_of_pictu
 }
 
 #[test]
-fn a_second_publisher_is_told_by_the_embedded_origin_that_there_is_one() {
+fn a_second_publisher_is_told_that_there_is_one_and_the_first_goes_on() {
     let origin = origin(4096);
     let route = Route::to_embedded(&origin);
     let mut player = Player::start(Receiver::Ffmpeg, &route.url("cam"));
@@ -102,7 +102,7 @@ fn a_second_publisher_is_told_by_the_embedded_origin_that_there_is_one() {
     wait_for(&origin, "the first is there", |figures| figures.streams == 1);
     let mut second = Publisher::start(Sender::Ffmpeg, &route.url("cam"), Take::unpaced());
     assert!(!second.finish(SOON).success(), "the second publisher was let in");
-    assert!(second.output().contains("published already"), "it was not told why:\n{}", second.output());
+    assert!(second.output().contains("already being published"), "it was not told why:\n{}", second.output());
     first.succeed();
     played(&flv::read(clip::normal()), &player.played(SOON), PLAYER_TAIL).expect("the first was not disturbed");
 }

@@ -7,7 +7,7 @@ use relay::admission::{rate_limiter, supervisor};
 use relay::app;
 use relay::config::{self, Env};
 use relay::listener;
-use relay::telemetry::collector;
+use relay::telemetry::{State, collector};
 use relay::upstream::breaker;
 use serde_json::{Value, json};
 
@@ -128,7 +128,7 @@ fn the_death_of_the_listener_lets_streams_end_and_then_the_process_with_code_1()
     assert_eq!(process.events("drain_finished")[0]["cut"], 0);
 }
 
-/// What the programs below do beyond the relay's own `main`: they break an actor once a session is there.
+/// What the programs below do beyond the relay's own `main`: they break an actor once a stream passes.
 fn run_and_break<F: Future<Output = ()> + 'static>(harm: impl Fn(&app::Actors) -> F) -> ! {
     let file = std::env::args().next_back().expect("the configuration");
     let text = std::fs::read_to_string(file).expect("a file");
@@ -136,7 +136,11 @@ fn run_and_break<F: Future<Output = ()> + 'static>(harm: impl Fn(&app::Actors) -
     let result = app::run_with(loaded, |relay| {
         let (supervisor, harm) = (relay.actors.supervisor.clone(), harm(&relay.actors));
         actix_rt::spawn(async move {
-            while supervisor.send(supervisor::Snapshot).await.is_ok_and(|standing| standing.active == 0) {
+            while supervisor
+                .send(supervisor::Snapshot)
+                .await
+                .is_ok_and(|standing| !standing.sessions.iter().any(|cell| cell.state() == State::Relaying))
+            {
                 tokio::task::yield_now().await;
             }
             harm.await;

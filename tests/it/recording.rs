@@ -14,11 +14,12 @@ pub struct Recording {
     pub server: Vec<u8>,
 }
 
-/// All of them, in the order of their names.
+/// All of RTMP, in the order of their names.
 pub fn recordings() -> Vec<Recording> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let paths = fs::read_dir(folder).expect("the folder is there").map(|entry| entry.expect("an entry").path());
-    let mut found: Vec<_> = paths.filter(|path| path.extension().is_some_and(|e| e == "jsonl")).collect();
+    let is_rtmp = |path: &Path| path.extension().is_some_and(|e| e == "jsonl") && !path.to_string_lossy().contains("-rtsp-");
+    let mut found: Vec<_> = paths.filter(|path| is_rtmp(path)).collect();
     found.sort();
     assert!(found.len() >= 12, "the recordings are there");
     found.iter().map(|path| recording(path)).collect()

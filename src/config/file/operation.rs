@@ -8,7 +8,7 @@ use crate::config::scalar::Span;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct ReloadSection {
-    /// How often to look whether the file has changed. "0s": never; SIGHUP and POST /admin/reload read it all the same.
+    /// How often to look whether the file has changed. "0s": never; SIGHUP reads it all the same.
     #[schemars(extend("x-maximum" = "1day"))]
     pub(in crate::config) watch: Span,
     /// Where a change needs a restart: true applies the others, false applies none.

@@ -187,18 +187,11 @@ impl ClientSession {
     fn say(&mut self) {
         while self.awaited.is_none() {
             let Some(message) = self.script.pop_front() else { return };
-            let command = matches!(message.header.kind, kind::COMMAND | kind::COMMAND_AMF3)
-                .then(|| Command::decode(message.header.kind, &message.payload).ok())
-                .flatten();
-            let Some(command) = command else {
-                self.write(&message);
-                continue;
-            };
             self.write(&message);
-            match &command.name[..] {
-                b"connect" => self.awaited = Some((Awaited::Connect, command.transaction)),
-                b"createStream" => self.awaited = Some((Awaited::CreateStream, command.transaction)),
-                b"publish" | b"play" => self.request = Some(command.transaction),
+            match Command::head(message.header.kind, &message.payload) {
+                Some((b"connect", transaction)) => self.awaited = Some((Awaited::Connect, transaction)),
+                Some((b"createStream", transaction)) => self.awaited = Some((Awaited::CreateStream, transaction)),
+                Some((b"publish" | b"play", transaction)) => self.request = Some(transaction),
                 _ => {}
             }
         }

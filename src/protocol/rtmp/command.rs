@@ -99,6 +99,20 @@ impl Command {
         Ok(Self { name, transaction, args: values.collect(), amf3 })
     }
 
+    /// Name and transaction id in front of a payload of type `kind`, without a look at what follows them; a missing id is 0. `None` where there is
+    /// no command.
+    pub fn head(kind: u8, payload: &[u8]) -> Option<(&[u8], f64)> {
+        let body = match kind {
+            kind::COMMAND => payload,
+            kind::COMMAND_AMF3 => payload.strip_prefix(&[0])?,
+            _ => return None,
+        };
+        let (length, rest) = body.strip_prefix(&[0x02])?.split_first_chunk()?;
+        let (name, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        let transaction = rest.strip_prefix(&[0x00]).and_then(|rest| rest.first_chunk());
+        Some((name, transaction.map_or(0.0, |bytes| f64::from_be_bytes(*bytes))))
+    }
+
     /// The payload.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
@@ -175,6 +189,19 @@ mod tests {
         assert_eq!(values[0], Value::string("_error"));
         assert_eq!(values[2], Value::Null);
         assert_eq!(values[3].get("description"), Some(&Value::string("why")));
+    }
+
+    #[test]
+    fn the_head_of_a_command_is_what_decoding_says() {
+        for (amf3, transaction) in [(false, 3.0), (true, 4.5)] {
+            let command = Command { amf3, ..Command::new("createStream", transaction, vec![Value::Null]) };
+            assert_eq!(Command::head(command.kind(), &command.encode()), Some((&b"createStream"[..], transaction)));
+        }
+        let without_id = [2, 0, 1, b'x'];
+        assert_eq!(Command::head(kind::COMMAND, &without_id), Some((&b"x"[..], 0.0)));
+        assert_eq!(Command::head(kind::COMMAND, &[2, 0, 2, b'x']), None);
+        assert_eq!(Command::head(kind::COMMAND_AMF3, &[3, 2, 0, 1, b'x']), None);
+        assert_eq!(Command::head(kind::VIDEO, &without_id), None);
     }
 
     #[test]

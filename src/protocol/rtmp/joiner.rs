@@ -245,6 +245,12 @@ impl Joiner {
         let Self { tracker, mut withheld, mut keep, .. } = self;
         withheld.extend(keep.iter_mut().flat_map(|keep| keep.take_unfinished()));
         withheld.retain(|(slot, _)| tracker.unfinished().any(|(i, _)| i == *slot));
+        // All that matters of these is still to come, whatever the receiver had heard of their headers.
+        for slot in tracker.only_headed() {
+            if withheld.iter().all(|(s, _)| *s != slot) {
+                withheld.push((slot, Vec::new()));
+            }
+        }
         Sender { sender: (tracker, withheld), keep }
     }
 

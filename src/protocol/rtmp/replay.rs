@@ -51,23 +51,25 @@ impl Renamer {
 
     /// Renames within a command; says whether anything changed.
     pub fn rename(&self, command: &mut Command) -> bool {
-        let before = command.args.clone();
+        let mut changed = false;
         if command.name == b"connect" {
-            self.rename_connect(&mut command.args);
+            changed |= self.rename_connect(&mut command.args);
         } else if let Some(Value::String(name) | Value::LongString(name)) = command.args.get_mut(1)
             && *name == self.client_stream
         {
-            name.clone_from(&self.names.stream);
+            changed |= replace(name, &self.names.stream);
         }
         if self.strip_token {
             for arg in &mut command.args {
                 if let Some(properties) = arg.properties_mut() {
+                    let before = properties.len();
                     properties.retain(|(key, _)| key != TOKEN);
+                    changed |= properties.len() < before;
                 }
-                arg.for_each_string(&mut strip_token);
+                arg.for_each_string(&mut |text| changed |= strip_token(text));
             }
         }
-        before != command.args
+        changed
     }
 
     /// A stream name of a later publish or play, which was authorised: from now on it is known by `stream` upstream.
@@ -95,12 +97,20 @@ impl Renamer {
         text
     }
 
-    fn rename_connect(&self, args: &mut [Value]) {
-        let Some(properties) = args.first_mut().and_then(Value::properties_mut) else { return };
+    fn rename_connect(&self, args: &mut [Value]) -> bool {
+        let Some(properties) = args.first_mut().and_then(Value::properties_mut) else { return false };
+        let mut changed = false;
         for (key, want) in [("app", &self.names.app), ("tcUrl", &self.names.tc_url)] {
             match properties.iter_mut().find(|(k, _)| k.eq_ignore_ascii_case(key.as_bytes())) {
-                Some((_, value)) => *value = Value::String(want.clone()),
-                None => properties.push((key.as_bytes().to_vec(), Value::String(want.clone()))),
+                Some((_, Value::String(value))) => changed |= replace(value, want),
+                Some((_, value)) => {
+                    *value = Value::String(want.clone());
+                    changed = true;
+                }
+                None => {
+                    properties.push((key.as_bytes().to_vec(), Value::String(want.clone())));
+                    changed = true;
+                }
             }
         }
         for (key, value) in properties {
@@ -110,10 +120,21 @@ impl Renamer {
             if let Value::String(url) = value
                 && let Some(rest) = url.strip_prefix(&self.client_tc_url[..])
             {
-                *url = [&self.names.tc_url[..], rest].concat();
+                let renamed = [&self.names.tc_url[..], rest].concat();
+                changed |= replace(url, &renamed);
             }
         }
+        changed
     }
+}
+
+/// Puts `want` in the place of `text`; whether that is another.
+fn replace(text: &mut Vec<u8>, want: &[u8]) -> bool {
+    let differs = text != want;
+    if differs {
+        want.clone_into(text);
+    }
+    differs
 }
 
 fn decoded(message: &Message) -> Option<Command> {
@@ -121,13 +142,15 @@ fn decoded(message: &Message) -> Option<Command> {
     matches!(kind, kind::COMMAND | kind::COMMAND_AMF3).then(|| Command::decode(kind, &message.payload).ok()).flatten()
 }
 
-/// Takes `token=...` out of a name or URL with a query.
-fn strip_token(text: &mut Vec<u8>) {
+/// Takes `token=...` out of a name or URL with a query; whether there was one.
+fn strip_token(text: &mut Vec<u8>) -> bool {
     if !text.windows(TOKEN.len()).any(|w| w == TOKEN) {
-        return;
+        return false;
     }
     let mut part = Part::parse(text);
-    if !part.query.take(TOKEN).is_empty() {
+    let found = !part.query.take(TOKEN).is_empty();
+    if found {
         *text = part.to_bytes();
     }
+    found
 }

@@ -186,6 +186,11 @@ impl Tracker {
         self.slots.iter().enumerate().filter(|(_, s)| s.open).map(|(i, s)| (i, &s.header))
     }
 
+    /// Index of every message of which the first header has come, and none of its payload.
+    pub fn only_headed(&self) -> impl Iterator<Item = usize> {
+        self.slots.iter().enumerate().filter(|(_, s)| s.open && s.have == 0).map(|(i, _)| i)
+    }
+
     /// Whether payload of a chunk is still to come.
     pub fn in_chunk(&self) -> bool {
         self.current.is_some()

@@ -8,7 +8,7 @@ use super::search::{Turned, Wish};
 use super::visitor::Visitor;
 use crate::admission::supervisor::Kick;
 use crate::admission::{Claim, Refusal};
-use crate::protocol::name::{Action, Identity};
+use crate::protocol::name::Action;
 use crate::protocol::rtsp::front::Asked;
 use crate::session::find::Again;
 use crate::session::life::Place;
@@ -36,8 +36,7 @@ pub(super) async fn claim(
     if asked.action != Action::Publish {
         return Ok((claim, None));
     }
-    let name = name(&wish.identity);
-    let taken = super::meanwhile(place, visitor, takeover::take(place, &mut claim, &name)).await;
+    let taken = super::meanwhile(place, visitor, takeover::take(place, &mut claim, &wish.identity)).await;
     match taken.and_then(|taken| taken.map_err(refused)) {
         Ok(again) => Ok((claim, ghost(&again))),
         Err(turned) => {
@@ -49,11 +48,6 @@ pub(super) async fn claim(
 
 fn ghost(again: &Again) -> Option<Ghost> {
     Some(Ghost { at: *again.ghosts.first()?, until: again.ghosts_until? })
-}
-
-/// What the stream is claimed by: an RTMP stream of the same name is another stream, at another origin. No app begins so.
-fn name(identity: &Identity) -> Identity {
-    Identity { app: [b"rtsp://", &identity.app[..]].concat(), stream: identity.stream.clone() }
 }
 
 fn refused(refusal: Refusal) -> Turned {

@@ -23,6 +23,8 @@ use crate::upstream::{Load, Publication};
 
 /// How long the other side may take to end once one has.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long an upstream may take for what a client has said before it left.
+const LINGER: Duration = Duration::from_secs(5);
 /// A side that does not take so many bytes of what the relay says is not listened to meanwhile.
 const UNSAID: usize = 64 * 1024;
 
@@ -176,6 +178,10 @@ impl Relay {
             }
             End::Client(e) => {
                 let not_reading = self.took_nothing(&e, Direction::Down);
+                if matches!(e, LaneError::Write(_)) && !not_reading {
+                    let _ = timeout(LINGER, std::future::poll_fn(|cx| self.poll_rest(cx))).await;
+                }
+                let over = over || self.dialogue.over();
                 self.end_upstream().await;
                 let reason = match () {
                     () if over => "client_closed",
@@ -239,6 +245,24 @@ impl Relay {
         let _ = timeout(FAREWELL, std::future::poll_fn(|cx| self.poll_last(cx))).await;
         // The upstream knows that the stream is over: whoever waits for its name may have it.
         self.claim.release();
+    }
+
+    /// What a client said before it left is still in its socket, where the upstream was slow to take it. Ready once that has been heard.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.poll_lane(cx, Direction::Up, true) {
+                Poll::Ready(Ok(Step::Message(message))) => {
+                    if self.dialogue.handle_client(*message, &mut |bytes| rand::fill(bytes)).is_err() {
+                        return Poll::Ready(());
+                    }
+                    self.up.say(self.dialogue.take_to_upstream());
+                    // It takes no more answers.
+                    drop(self.dialogue.take_to_client());
+                }
+                Poll::Ready(Ok(Step::Ended) | Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 
     /// What the upstream still says reaches a client that only half-closed. Ready once it has ended, or the client takes no more.
