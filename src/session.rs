@@ -7,6 +7,7 @@ mod actor;
 mod buffer;
 mod client;
 mod collector;
+mod enter;
 mod filter;
 mod find;
 mod flow;

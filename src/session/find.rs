@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::introduce::{Failure, Introduction, introduce};
+use super::enter::enter;
+use super::introduce::{Failure, Introduction};
 use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
 use super::relay::{failure_code, refusal_code};
@@ -13,6 +14,7 @@ use super::report;
 use crate::admission::{AuthError, Granted, Login};
 use crate::protocol::name::{Action, Identity, Names, StreamName};
 use crate::protocol::proxy::Ends;
+use crate::protocol::rtmp::adobe::LoginError;
 use crate::protocol::rtmp::replay::Renamer;
 use crate::protocol::rtmp::server::Request;
 use crate::upstream::{Ask, Connected, DialPermit, Family, Link, Load, NoRoute, Publication, Seek, SeekError, Target, TargetId};
@@ -20,6 +22,9 @@ use crate::upstream::{Ask, Connected, DialPermit, Family, Link, Load, NoRoute, P
 /// The first wait between two searches, and the longest: each has its own waits between dials.
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
 const AGAIN_MOST: Duration = Duration::from_secs(1);
+
+/// What a client is told whose upstream does not let the relay in: nothing that it could do about it.
+const LOCKED_OUT: &str = "the upstream does not let the relay in: whoever runs the relay finds in its log why";
 
 /// What a client asks for, and is authorised to.
 pub(super) struct Asked {
@@ -118,12 +123,12 @@ async fn find_once(place: &Place, asked: &Asked, lost: Option<TargetId>, ends: E
     let mut report_step = report::steps(place);
     loop {
         let link = seek.next(&mut report_step).await.map_err(|e| sought_in_vain(place, request.action, &e))?;
-        let Link { target, mut connected, permit, load, deadline } = link;
+        let Link { target, connected, permit, load, deadline } = link;
         report::connected(place, &target, &connected);
         let names = target.address(name, &shared.forward).map_err(|e| unaddressable(place, asked, &e.to_string()))?;
         let renamer = Renamer::new(request, names.clone(), granted.token_name.is_some());
-        match introduce(&mut connected.stream, request, &renamer, deadline).await {
-            Ok(introduction) => {
+        match enter(place, &seek, &target, (connected, deadline), request, &renamer).await {
+            Ok((connected, introduction)) => {
                 permit.success();
                 shared.telemetry.metrics().upstream_handshaken(introduction.handshake);
                 let introduction = Box::new(introduction);
@@ -192,12 +197,32 @@ fn failed(
             let outcome = Outcome::new(Side::Upstream, "upstream_refused", Status::Error).because(&code);
             Some(NotFound { code, text, outcome, why })
         }
+        Failure::Login(error) => Some(locked_out(place, action, target, permit, error)),
+        // All that it asks was answered.
+        Failure::Asks(_) => Some(locked_out(place, action, target, permit, LoginError::Wrong)),
+        Failure::Dial(error) => {
+            let (kind, counts) = (error.kind(), error.counts());
+            if counts {
+                permit.failure(kind, &error.to_string());
+            }
+            report::dial_failed(place, target, kind, &error, attempt);
+            None
+        }
         Failure::Broken { kind, text } => {
             permit.failure(kind, &text);
             report::dial_failed(place, target, kind, &text, attempt);
             None
         }
     }
+}
+
+/// As a refusal: what is wrong stands in the configuration.
+fn locked_out(place: &Place, action: Action, target: &Target, permit: DialPermit, error: LoginError) -> NotFound {
+    permit.refused();
+    report::upstream_login_failed(place, target, &error);
+    let outcome = Outcome::new(Side::Upstream, "upstream_login", Status::Error).because(error);
+    let why = Why::Refused { by: target.id, busy: false };
+    NotFound { code: failure_code(action).to_owned(), text: LOCKED_OUT.to_owned(), outcome, why }
 }
 
 fn unaddressable(place: &Place, asked: &Asked, text: &str) -> NotFound {

@@ -8,11 +8,13 @@ use tokio::time::{timeout, timeout_at};
 
 use super::piece;
 use crate::protocol::name::Action;
+use crate::protocol::rtmp::adobe::{self, Asked, LoginError};
 use crate::protocol::rtmp::chunk::Message;
 use crate::protocol::rtmp::client::{Answer, ClientParts, ClientSession};
 use crate::protocol::rtmp::replay::Renamer;
 use crate::protocol::rtmp::server::Request;
 use crate::tls::Stream;
+use crate::upstream::DialError;
 
 /// How long a play waits for the upstream's word before it is passed on without one: a player may wait for a stream to begin.
 const PLAY_GRACE: Duration = Duration::from_secs(1);
@@ -37,6 +39,12 @@ pub(super) enum Failure {
         /// Words for the client, in the client's names.
         text: String,
     },
+    /// It asks who we are, or has heard it: the answer belongs on another connection.
+    Asks(Asked),
+    /// It does not let us in.
+    Login(LoginError),
+    /// There was no other connection.
+    Dial(DialError),
     /// It does not speak RTMP as it should, or not in time.
     Broken {
         /// One word of a bounded set.
@@ -96,6 +104,9 @@ async fn talk(
             Ok(Answer::More) => {}
             Ok(Answer::Started) => return Ok(()),
             Ok(Answer::Refused { code, description }) => {
+                if let Some(asked) = (!session.asked()).then(|| adobe::asked(&description)).flatten() {
+                    return Err(Failure::Asks(asked));
+                }
                 return Err(Failure::Refused { code, text: renamer.unname(&description) });
             }
             Err(e) => return Err(Failure::Broken { kind: "protocol", text: e.to_string() }),

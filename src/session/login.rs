@@ -23,9 +23,11 @@ pub(super) struct Refused {
 /// Judges a connect that waits, and accepts it unless the client is to be asked first or has failed to prove who it is.
 pub(super) fn judge(place: &Place, client: &mut Client) -> Result<(), Refused> {
     let gate = &place.shared.gate;
+    // Taken out in any case: what a client says to us is nothing for an upstream, who may ask us in turn.
+    let said = client.session.take_said();
     if gate.authenticates() {
         let ip = place.cell.client().ip();
-        match client.session.take_said() {
+        match said {
             Some(Said::User(user)) => return Err(Refused::asking(adobe::need_proof(&user, &challenge(gate.ask(&user, ip))), 1)),
             Some(Said::Response(response)) => client.login = Some(login(place, ip, &response)?),
             Some(Said::Other) => return Err(Refused::failing(place, Refusal::Auth(AuthError::Method))),

@@ -78,6 +78,10 @@ pub(super) fn upstream_refused(place: &Place, target: &Target, code: &str) {
     place.shared.telemetry.emit(events::UpstreamRefused { session: place.cell.id, target: &target.label, code });
 }
 
+pub(super) fn upstream_login_failed(place: &Place, target: &Target, error: &dyn std::fmt::Display) {
+    place.shared.telemetry.emit(events::UpstreamLoginFailed { session: place.cell.id, target: &target.label, error });
+}
+
 pub(super) fn relaying(place: &Place) {
     place.shared.telemetry.emit(events::SessionRelaying { cell: &place.cell, setup: place.cell.started.elapsed() });
 }

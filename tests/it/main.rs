@@ -17,6 +17,7 @@ mod hold;
 mod hold_ends;
 mod hostile;
 mod hostile_streams;
+mod locked;
 mod logins;
 mod metrics;
 mod origin;

@@ -18,6 +18,8 @@ pub const MAX_USER: usize = 96;
 const MARK: &[u8] = b"authmod=";
 /// What stands in front of every machine-readable word.
 const MANAGER: &str = "[ AccessManager.Reject ] : ";
+/// Longest of the words that a server asks with, bytes: they come back to it in app and tcUrl.
+pub const MAX_WORD: usize = 256;
 
 /// What a client says about who it is.
 #[derive(Clone, PartialEq, Eq)]
@@ -163,12 +165,72 @@ pub enum Asked {
     Proof(Challenge),
     /// Nothing any more: it does not know the name or the password.
     Nothing,
+    /// Something in another authentication (`authmod=llnw`).
+    Other,
 }
 
-/// Reads a description; `None` where it is not about this authentication.
+/// Why a client's login comes to nothing. The texts hold nothing that either side said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LoginError {
+    /// There is nothing to log in with.
+    #[error("the upstream asks for a user name and a password, and its URL has none: expected rtmp://user:password@host/...")]
+    Missing,
+    /// The server has heard all, and wants none of it.
+    #[error("the upstream does not know the user name or the password that its URL has")]
+    Wrong,
+    /// Another authentication.
+    #[error("the upstream asks for another login than Adobe's (authmod=adobe), which is the only one that is spoken here")]
+    Other,
+    /// Words that are longer than [`MAX_WORD`], or would not be one argument.
+    #[error("what the upstream asks for the password with cannot be sent back to it")]
+    Unusable,
+}
+
+/// A client's way through the exchange: each answer belongs on a new connection, and there are at most two.
+#[derive(Debug, Default)]
+pub struct Login {
+    named: bool,
+    proved: bool,
+}
+
+impl Login {
+    /// What to put behind app and tcUrl on the next connection, since the last ended with `asked`. `own` is new random text.
+    ///
+    /// # Errors
+    /// [`LoginError`], also for whoever asks the same again.
+    pub fn answer(&mut self, asked: &Asked, who: Option<(&str, &str)>, own: &str) -> Result<String, LoginError> {
+        if *asked == Asked::Other {
+            return Err(LoginError::Other);
+        }
+        let (user, password) = who.ok_or(LoginError::Missing)?;
+        match asked {
+            Asked::User if !self.named && !self.proved => {
+                self.named = true;
+                Ok(naming(user))
+            }
+            Asked::Proof(challenge) if !self.proved => {
+                if !challenge.is_usable() {
+                    return Err(LoginError::Unusable);
+                }
+                self.proved = true;
+                Ok(proving(user, password, challenge, own))
+            }
+            _ => Err(LoginError::Wrong),
+        }
+    }
+}
+
+impl Challenge {
+    fn is_usable(&self) -> bool {
+        let bad = |b: u8| b.is_ascii_control() || matches!(b, b' ' | b'&' | b'?' | b'#');
+        [&self.salt, &self.challenge, &self.opaque].into_iter().all(|word| word.len() <= MAX_WORD && !word.bytes().any(bad))
+    }
+}
+
+/// Reads a description; `None` where it is not about who the client is.
 pub fn asked(description: &str) -> Option<Asked> {
     if !description.contains("authmod=adobe") {
-        return None;
+        return description.contains("authmod=").then_some(Asked::Other);
     }
     if description.contains("code=403 need auth") {
         return Some(Asked::User);

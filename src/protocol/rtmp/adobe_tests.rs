@@ -83,7 +83,7 @@ fn both_sides_understand_each_other() {
     let question = String::from_utf8(need_proof(b"studio", &challenge())).expect("ASCII");
     assert_eq!(asked(&question), Some(Asked::Proof(challenge())));
     assert_eq!(asked(&failed("words")), Some(Asked::Nothing));
-    assert_eq!(asked("[ AccessManager.Reject ] : [ code=403 need auth; authmod=llnw ] : "), None);
+    assert_eq!(asked("[ AccessManager.Reject ] : [ code=403 need auth; authmod=llnw ] : "), Some(Asked::Other));
     assert_eq!(asked("no such app"), None);
     // Wowza and FMS, as recorded in the sources of clients.
     let fms =
@@ -106,6 +106,29 @@ fn a_proof_is_one_that_the_server_side_reads_back() {
     let bare = Challenge { opaque: String::new(), challenge: "vgoAAA==".into(), ..question };
     let mut app = format!("live{}", proving("studio", "s3cret-token", &bare, "a1b2c3d4")).into_bytes();
     assert_eq!(take(&mut app), answer("studio", "a1b2c3d4", "VkJjEFCO6jIulH0EjX9qZQ==", ""));
+}
+
+#[test]
+fn a_login_takes_two_answers_and_no_question_is_answered_twice() {
+    let who = Some(("studio", "s3cret-token"));
+    let answer = |login: &mut Login, asked: Asked| login.answer(&asked, who, "a1b2c3d4");
+    let proof = Asked::Proof(challenge());
+    let mut login = Login::default();
+    assert_eq!(answer(&mut login, Asked::User), Ok(naming("studio")));
+    assert_eq!(answer(&mut login, proof.clone()), Ok(proving("studio", "s3cret-token", &challenge(), "a1b2c3d4")));
+    for asked in [proof.clone(), Asked::User, Asked::Nothing] {
+        assert_eq!(answer(&mut login, asked), Err(LoginError::Wrong));
+    }
+    let mut named = Login::default();
+    assert!(answer(&mut named, Asked::User).is_ok());
+    assert_eq!(answer(&mut named, Asked::User), Err(LoginError::Wrong));
+    assert_eq!(answer(&mut Login::default(), Asked::Nothing), Err(LoginError::Wrong));
+    assert_eq!(answer(&mut Login::default(), Asked::Other), Err(LoginError::Other));
+    assert_eq!(Login::default().answer(&proof, None, ""), Err(LoginError::Missing));
+    for word in ["o".repeat(MAX_WORD + 1), "a&b".into(), "a\r\nb".into(), "a b".into()] {
+        let bad = Asked::Proof(Challenge { opaque: word, ..challenge() });
+        assert_eq!(answer(&mut Login::default(), bad), Err(LoginError::Unusable));
+    }
 }
 
 #[test]
