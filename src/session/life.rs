@@ -265,7 +265,7 @@ fn judge(place: &Place, request: Request, login: Option<Login>) -> Result<Asked,
     };
     let identity = name.identity().map_err(bad_name)?;
     place.cell.learn(|facts| {
-        report::identify(place, facts, "rtmp", action, &identity, &granted);
+        report::identify(place, facts, action, &identity, &granted);
         facts.reconnects = request.reconnects;
     });
     if let Err(refusal) = place.shared.gate.still_good(granted.token) {

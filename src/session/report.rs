@@ -30,16 +30,8 @@ pub(super) fn login_failed(place: &Place, text: &str) {
 }
 
 /// What is known once the client is: names as the log may show them.
-pub(super) fn identify(
-    place: &Place,
-    facts: &mut Facts,
-    protocol: &'static str,
-    action: Action,
-    identity: &Identity,
-    granted: &Granted,
-) {
+pub(super) fn identify(place: &Place, facts: &mut Facts, action: Action, identity: &Identity, granted: &Granted) {
     let shown = place.shared.telemetry.shown(&identity.app, &identity.stream);
-    facts.protocol = Some(protocol);
     facts.action = Some(action.as_str());
     facts.app = Some(shown.app);
     facts.stream = Some(shown.stream);

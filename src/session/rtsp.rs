@@ -74,7 +74,7 @@ async fn welcome(place: &Place, visitor: &mut Visitor) -> Result<(Box<Asked>, Wi
         let asked = visitor.negotiate().await?;
         match judge(place, visitor, &asked) {
             Ok(wish) => {
-                place.cell.learn(|facts| report::identify(place, facts, "rtsp", asked.action, &wish.identity, &wish.granted));
+                place.cell.learn(|facts| report::identify(place, facts, asked.action, &wish.identity, &wish.granted));
                 if let Err(refusal) = place.shared.gate.still_good(wish.granted.token) {
                     let text = refusal.to_string();
                     report::unauthorised(place, asked.action, &text);
