@@ -29,10 +29,10 @@ pub enum AuthError {
     #[error("more than 16 tokens were given")]
     TooMany,
     /// The entry does not allow the action.
-    #[error("the token does not allow to {}", .0.as_str())]
+    #[error("this token or user may not {}", .0.as_str())]
     Action(Action),
     /// The entry names other streams, or the name is none that a glob could match.
-    #[error("the token does not open this stream")]
+    #[error("this token or user does not open this stream")]
     Stream,
     /// No user has this name and password.
     #[error("the user name or the password is not known")]

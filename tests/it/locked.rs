@@ -9,7 +9,8 @@ use md5::{Digest, Md5};
 use serde_json::json;
 
 use crate::client::Client;
-use crate::origin::{Origin, Porter, Script};
+use crate::hold::{Encoder, eager};
+use crate::origin::{At, Deed, Origin, Porter, Script};
 use crate::parser::kind;
 use crate::relay::{Process, Relay};
 use crate::speech::body;
@@ -157,6 +158,36 @@ fn what_a_client_says_of_itself_is_not_what_the_relay_says_of_itself() {
     Client::publishing(&relay, "live?authmod=adobe&user=somebody", "cam");
     let line = origin.line(0);
     assert_eq!(line.ear.wait_command("connect").command().expect("a command").2[0].get("app"), Some(&crate::amf::s("live")));
+}
+
+#[test]
+fn a_publisher_that_outlives_its_upstream_is_logged_in_anew() {
+    let origin = locked(porter);
+    let upstream = url(&origin, &format!("{USER}:{ESCAPED}"), "");
+    let relay = Relay::with(&upstream, eager(json!({})));
+    let mut encoder = Encoder::publishing(&relay, "cam");
+    encoder.group();
+    encoder.arrives(&origin.line(2), 3);
+    origin.line(2).reset();
+    wait_equal("connections", &6, || {
+        encoder.group();
+        origin.heard()
+    });
+    encoder.group();
+    let row = relay.row(encoder.client.address());
+    assert_eq!((&row["state"], &row["holds"]), (&json!("relaying"), &json!(1)));
+}
+
+#[test]
+fn an_upstream_that_hangs_in_the_middle_of_a_login_fails_as_any_other() {
+    // It asks for the name, and says nothing to whoever gives it.
+    let porter: Porter = |app| if app.contains("authmod") { None } else { need_auth() };
+    let origin = Origin::new(Script { porter: Some(porter), ..Script::doing(At::Connect, Deed::Stall) });
+    let config = json!({ "dial_timeout": "300ms", "retry": { "max_attempts": 1 } });
+    let relay = Relay::with(&url(&origin, &format!("{USER}:{ESCAPED}"), ""), config);
+    let (_, text) = Client::asking_to_publish(&relay, "live", "cam").refused();
+    assert_eq!(text, "the upstream cannot be reached, try again later");
+    assert_eq!(relay.metric("rtmp_relay_upstream_errors_total{error_type=\"handshake_timeout\"}"), 1);
 }
 
 /// A relay in front of `origin` that asks everybody.

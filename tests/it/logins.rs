@@ -158,10 +158,13 @@ fn what_a_user_may_is_judged_when_it_says_what_it_wants_and_again_when_it_wants_
     let origin = Origin::willing();
     let relay = Relay::with(&origin.url(""), asking(json!({})));
     let (code, text) = publishing(&relay, "ann", "ann-pass", "cam").refused();
-    assert_eq!((&*code, &*text), ("NetStream.Publish.Denied", "authentication failed: the token does not open this stream"));
+    assert_eq!(
+        (&*code, &*text),
+        ("NetStream.Publish.Denied", "authentication failed: this token or user does not open this stream")
+    );
     let mut player = connecting(&relay, "live", &proof(&relay, "live", "ann", "ann-pass"));
     player.create_stream().play("ann-cam");
-    assert_eq!(player.refused().1, "authentication failed: the token does not allow to play");
+    assert_eq!(player.refused().1, "authentication failed: this token or user may not play");
     let mut client = publishing(&relay, "ann", "ann-pass", "ann-1");
     client.started();
     client.command(8, 1, "publish", &[Amf::Null, s("ann-2"), s("live")]);

@@ -120,9 +120,9 @@ fn a_token_opens_what_it_opens_and_no_more() {
     let relay = Relay::with(&door.url(""), tokens());
     let mut client = Peer::to(&relay);
     let answer = client.ask("ANNOUNCE", URL, &format!("{}\n\nv=0\n", basic(TOKEN)));
-    assert_eq!(answer.status(), "401 authentication failed: the token does not allow to publish");
+    assert_eq!(answer.status(), "401 authentication failed: this token or user may not publish");
     let answer = client.ask("DESCRIBE", "rtsp://relay.test/live/other", &basic(TOKEN));
-    assert_eq!(answer.status(), "401 authentication failed: the token does not open this stream");
+    assert_eq!(answer.status(), "401 authentication failed: this token or user does not open this stream");
     let answer = client.ask("DESCRIBE", "rtsp://relay.test/live/x/..%2fcam", &basic(TOKEN));
     assert!(answer.status().starts_with("404 "), "{answer:?}");
     assert!(door.is_quiet());
