@@ -168,7 +168,7 @@ impl World {
             Program::Publishes(sender) if row.client.is_rtsp() => {
                 // How it ends says nothing: rtspclientsink trips over its own PAUSE now and then, without a relay too.
                 Publisher::believing(sender, &url, Take::live(), authority).finish(CLIP);
-                pictures::same(&self.pictures, &self.rtsp.pictures(&stream, ENOUGH), ENOUGH)
+                pictures::same(&self.pictures, &self.rtsp.pictures(&stream), ENOUGH)
             }
             Program::Publishes(sender) => {
                 Publisher::believing(sender, &url, Take::unpaced(), authority).succeed();

@@ -10,7 +10,7 @@ and with the options, for each NAME:
 
   rtsp://127.0.0.1:PORT/live/NAME   plays the FLV file FILE (H.264 and AAC) from its beginning, in real time; or records as above
 
-Says "listening PORT" when it is ready, and each request that it hears.
+Says "listening PORT" when it is ready, each request that it hears, and "closed NAME" when a recording is over and its files are closed.
 """
 
 import argparse
@@ -35,10 +35,11 @@ VIDEO = "rtph264depay name=depay0 ! h264parse ! video/x-h264,stream-format=byte-
 AUDIO = " rtpmp4gdepay name=depay1 ! filesink sync=false async=false location=%s.aac"
 
 
-def recorder(launch):
+def recorder(launch, name):
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_transport_mode(GstRtspServer.RTSPTransportMode.RECORD)
     factory.set_launch("( " + launch + " )")
+    factory.connect("media-configure", lambda _, media: media.connect("unprepared", lambda _: print("closed", name, flush=True)))
     return factory
 
 
@@ -88,15 +89,15 @@ def main():
     mounts.add_factory("/live/cam", play)
     for number in range(4):
         name = "%s/av-%d" % (directory, number)
-        mounts.add_factory("/in/av-%d" % number, recorder(VIDEO % name + AUDIO % name))
-        mounts.add_factory("/in/v-%d" % number, recorder(VIDEO % ("%s/v-%d" % (directory, number))))
+        mounts.add_factory("/in/av-%d" % number, recorder(VIDEO % name + AUDIO % name, "av-%d" % number))
+        mounts.add_factory("/in/v-%d" % number, recorder(VIDEO % ("%s/v-%d" % (directory, number)), "v-%d" % number))
     for name in asked.play:
         clip = GstRtspServer.RTSPMediaFactory()
         clip.set_launch(CLIP % asked.clip)
         mounts.add_factory("/live/" + name, clip)
     for name in asked.record + asked.record_video:
         file = "%s/%s" % (directory, name)
-        mounts.add_factory("/live/" + name, recorder(VIDEO % file + (AUDIO % file if name in asked.record else "")))
+        mounts.add_factory("/live/" + name, recorder(VIDEO % file + (AUDIO % file if name in asked.record else ""), name))
     if method:
         protect(server, play, method)
     server.connect("client-connected", watch)

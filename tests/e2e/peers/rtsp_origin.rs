@@ -73,32 +73,16 @@ impl RtspOrigin {
         self.process.output()
     }
 
-    /// What it has recorded of `name`, once its session is over and it says no more.
+    /// What it has recorded of `name`, a file's, once its session is over and the file closed.
     pub fn recorded(&self, name: &str) -> Vec<u8> {
-        wait_for("the session is over at the origin", SOON, || {
-            self.heard().contains(&format!("/in/{}", stem(name))).then_some(())
-        });
-        wait_for("TEARDOWN is heard", SOON, || {
-            self.heard()
-                .lines()
-                .any(|line| line.starts_with("teardown ") && line.ends_with(&format!("/in/{}", stem(name))))
-                .then_some(())
-        });
+        let over = format!("closed {}", stem(name));
+        wait_until(&format!("the recording of {name} is over"), SOON, || self.heard().lines().any(|line| line == over));
         fs::read(self.file(name)).expect("it was recorded")
     }
 
-    /// Waits until the publisher of `/live/<stream>` has left and more than `least` pictures are recorded, and reads these.
-    pub fn pictures(&self, stream: &str, least: usize) -> Vec<Vec<u8>> {
-        let left = |line: &str| line.starts_with("teardown ") && line.contains(&format!("/live/{stream}"));
-        wait_until(&format!("the origin sees the end of {stream}"), SOON, || self.heard().lines().any(left));
-        let file = self.file(&format!("{stream}.h264"));
-        // It writes on behind the end, and the last picture may be in the making.
-        wait_for(&format!("more than {least} pictures of {stream} are recorded"), SOON, || {
-            let mut seen = pictures::of_bytes(&fs::read(&file).unwrap_or_default());
-            let whole = seen.len() > least;
-            seen.pop();
-            whole.then_some(seen)
-        })
+    /// The pictures that it has recorded of `/live/<stream>`.
+    pub fn pictures(&self, stream: &str) -> Vec<Vec<u8>> {
+        pictures::of_bytes(&self.recorded(&format!("{stream}.h264")))
     }
 
     fn file(&self, name: &str) -> PathBuf {
