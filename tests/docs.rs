@@ -348,7 +348,8 @@ fn anchors(page: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_link_within_the_project_leads_somewhere() {
-    let mut pages: Vec<std::path::PathBuf> = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(Into::into).into();
+    let mut pages: Vec<std::path::PathBuf> =
+        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(Into::into).into();
     let docs = std::fs::read_dir("docs").expect("docs/").map(|entry| entry.expect("it can be listed").path());
     pages.extend(docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
     let mut followed = 0;
