@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use ipnetwork::IpNetwork;
 use serde_json::Value;
 
+mod access;
 mod address;
 mod check;
 mod descriptors;

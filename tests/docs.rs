@@ -253,8 +253,17 @@ fn every_refusal_stands_in_the_readme_with_its_sentence() {
     let text = chapter(README, "### A client is rejected");
     let known = relay::telemetry::labels::REJECTIONS;
     same_words(rows(text).iter().flat_map(|row| code(row[0])), known, "reasons of refusals");
-    let auth =
-        [AuthError::Missing, AuthError::Unknown, AuthError::Action(Action::Publish), AuthError::Stream, AuthError::InPlaceOfApp];
+    let auth = [
+        AuthError::Missing,
+        AuthError::Unknown,
+        AuthError::Action(Action::Publish),
+        AuthError::Stream,
+        AuthError::Password,
+        AuthError::Challenge,
+        AuthError::Late,
+        AuthError::Method,
+        AuthError::InPlaceOfApp,
+    ];
     let key = IpKey::of([192, 0, 2, 1].into());
     let others = [
         Refusal::DeniedNetwork,

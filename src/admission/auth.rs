@@ -8,8 +8,8 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::config::{Security, TokenEntry};
-use crate::protocol::name::{Action, StreamName};
+use crate::config::{AdobeAuth, Security, TokenEntry};
+use crate::protocol::name::{Action, Part, StreamName};
 
 /// The argument that carries a token.
 const KEY: &[u8] = b"token";
@@ -29,11 +29,29 @@ pub enum AuthError {
     #[error("more than 16 tokens were given")]
     TooMany,
     /// The entry does not allow the action.
-    #[error("the token does not allow to {}", .0.as_str())]
+    #[error("this token or user may not {}", .0.as_str())]
     Action(Action),
     /// The entry names other streams, or the name is none that a glob could match.
-    #[error("the token does not open this stream")]
+    #[error("this token or user does not open this stream")]
     Stream,
+    /// No user has this name and password.
+    #[error("the user name or the password is not known")]
+    Password,
+    /// An answer to a question that was never asked, or of another user, or from another address.
+    #[error("the login did not begin here: connect again, from the same address")]
+    Challenge,
+    /// An answer to a question that was asked too long ago.
+    #[error("the login took longer than 30 s, connect again")]
+    Late,
+    /// An answer that was given already.
+    #[error("this login was used already, connect again")]
+    Again,
+    /// More logins than can be remembered.
+    #[error("too many logins at this moment, try again")]
+    Busy,
+    /// Another authentication than Adobe's.
+    #[error("only Adobe authentication is known here, with a user name of up to 96 bytes; Limelight's (llnw) is not")]
+    Method,
     /// The token was the app, and the upstream does not fix an app to put in its place. Raised by the session, which knows
     /// the upstream.
     #[error("the token was given as the app, but the upstream needs an app: give it as ?token=... instead")]
@@ -49,6 +67,12 @@ impl AuthError {
             Self::TooMany => "token_too_many",
             Self::Action(_) => "token_action",
             Self::Stream => "token_stream",
+            Self::Password => "password",
+            Self::Challenge => "login_foreign",
+            Self::Late => "login_late",
+            Self::Again => "login_again",
+            Self::Busy => "login_busy",
+            Self::Method => "login_method",
             Self::InPlaceOfApp => "token_is_app",
         }
     }
@@ -80,29 +104,54 @@ pub struct Granted {
     pub app_was_token: bool,
 }
 
-/// Whether a client has proved that it knows a token without showing it, as Digest does.
-pub type Proof<'a> = &'a dyn Fn(&[u8]) -> bool;
+/// What a client has proved, in place of showing a token.
+#[derive(Clone, Copy)]
+pub enum Proof<'a> {
+    /// It has logged in, when it connected.
+    Login(&'a Login),
+    /// That it knows a secret, as Digest does: the one that `knows` answers yes to.
+    Of {
+        /// What it calls itself.
+        user: &'a [u8],
+        /// Asked for every entry, in the time that it takes.
+        knows: &'a dyn Fn(&[u8]) -> bool,
+    },
+}
 
 /// SHA-256 of a token. Comparing these takes the same time for every token, whatever its length.
 type Digest32 = [u8; 32];
 
+/// Proof that a client knows the password of an entry, to be shown with whatever it then asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login(TokenId);
+
 struct Entry {
     id: TokenId,
     digest: Digest32,
-    /// A proof is checked with the token itself.
-    token: SecretString,
+    /// The one user; `None`: whoever knows the secret, under any name.
+    user: Option<Box<str>>,
+    /// As it is, for hashes that are made with it.
+    secret: SecretString,
     name: Arc<str>,
     publish: bool,
     play: bool,
     streams: Option<GlobSet>,
 }
 
-/// The tokens that are known, and what each opens.
+/// The tokens and users that are known, and what each opens. Tokens are compared as digests.
 pub struct Authenticator {
     enabled: bool,
     entries: Vec<Entry>,
+    asks: Asks,
     /// The next number.
     next: u64,
+}
+
+/// Where clients are asked for user name and password.
+enum Asks {
+    All,
+    None,
+    Apps(GlobSet),
 }
 
 impl std::fmt::Debug for Authenticator {
@@ -117,25 +166,33 @@ impl Authenticator {
     /// # Errors
     /// [`BadGlob`].
     pub fn new(security: &Security) -> Result<Self, BadGlob> {
-        Self { enabled: false, entries: Vec::new(), next: 0 }.changed(security)
+        Self { enabled: false, entries: Vec::new(), asks: Asks::None, next: 0 }.changed(security)
     }
 
-    /// The same after a change of the settings: a token that stays keeps its number.
+    /// The same after a change of the settings: a token, or a user, that stays keeps its number.
     ///
     /// # Errors
     /// [`BadGlob`].
     pub fn changed(&self, security: &Security) -> Result<Self, BadGlob> {
+        let tokens = security.auth_tokens.iter().map(|entry| (None, entry));
+        let users = security.users.iter().map(|user| (Some(user.user.as_str()), &user.entry));
+        let there = |(_, entry): &(Option<&str>, &TokenEntry)| !entry.token.expose_secret().is_empty();
         let mut next = self.next;
         let mut entries = Vec::new();
-        for entry in security.auth_tokens.iter().filter(|entry| !entry.token.expose_secret().is_empty()) {
-            let digest: Digest32 = Sha256::digest(entry.token.expose_secret()).into();
+        for (user, entry) in tokens.chain(users).filter(there) {
+            let digest = digest_of(user, entry);
             // The operator's own tokens among each other: no constant time needed.
             let known = self.entries.iter().find(|known| known.digest == digest).map(|known| known.id);
             let id = known.unwrap_or(TokenId(next));
             next += u64::from(known.is_none());
-            entries.push(Entry::new(id, digest, entry)?);
+            entries.push(Entry::new(id, digest, user, entry)?);
         }
-        Ok(Self { enabled: security.auth_enabled, entries, next })
+        let asks = match &security.adobe_auth {
+            AdobeAuth::All => Asks::All,
+            AdobeAuth::None => Asks::None,
+            AdobeAuth::Apps(apps) => Asks::Apps(globs("adobe_auth", apps)?),
+        };
+        Ok(Self { enabled: security.auth_enabled, entries, asks, next })
     }
 
     /// Tokens that `self` knows and `new` does not.
@@ -144,8 +201,42 @@ impl Authenticator {
         self.entries.iter().map(|entry| entry.id).filter(|&id| !there(id)).collect()
     }
 
+    /// Whether clients must show anything at all.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Whether a client that connects with this `app` and `connect_tokens` is to be asked for user name and password: it has shown
+    /// nothing yet that could be a token, and what it will say later would come too late.
+    pub fn asks(&self, app: &[u8], connect_tokens: &[Vec<u8>]) -> bool {
+        let app = Part::parse(app);
+        let asks = match &self.asks {
+            Asks::All => true,
+            Asks::None => false,
+            Asks::Apps(globs) => globs.is_match_candidate(&Candidate::from_bytes(&app.path)),
+        };
+        let shown = app.query.iter().any(|(key, _)| key == KEY) || !connect_tokens.is_empty();
+        self.enabled && asks && !shown && !self.find(std::slice::from_ref(&app.path), digest_eq).contains(&true)
+    }
+
+    /// Judges a proof that `user` knows its password: `expected` makes from a password what `shown` must be. Tokens are passwords of every
+    /// user. All entries are tried, without an early exit.
+    ///
+    /// # Errors
+    /// [`AuthError::Password`].
+    pub fn login(&self, user: &[u8], shown: &[u8], expected: impl Fn(&str) -> String) -> Result<Login, AuthError> {
+        let mut found = None;
+        for entry in &self.entries {
+            let proven = expected(entry.secret.expose_secret()).as_bytes().ct_eq(shown);
+            if bool::from(proven) && entry.is_called(user) && found.is_none() {
+                found = Some(Login(entry.id));
+            }
+        }
+        found.ok_or(AuthError::Password)
+    }
+
     /// Judges a client by the tokens it shows: `token` arguments of stream and app, `connect_tokens` (from tcUrl and the
-    /// objects of connect), and the app, where all of its path is a token.
+    /// objects of connect), and the app, where all of its path is a token; and by what it has proved.
     ///
     /// With authentication on, every `token` argument is taken out of `name`, and the app's path where it is a token, also
     /// when the answer is an error; with authentication off, nothing is touched. Where several tokens are shown, one that
@@ -153,16 +244,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`AuthError`]; of several, the one that came nearest to success.
-    pub fn authenticate(&self, action: Action, name: &mut StreamName, connect_tokens: &[Vec<u8>]) -> Result<Granted, AuthError> {
-        self.authenticate_by(action, name, connect_tokens, None)
-    }
-
-    /// The same for a client that may have proved a token instead of showing it. `proof` is asked for every token, in the time that
-    /// it takes.
-    ///
-    /// # Errors
-    /// [`AuthError`].
-    pub fn authenticate_by(
+    pub fn authenticate(
         &self,
         action: Action,
         name: &mut StreamName,
@@ -189,8 +271,7 @@ impl Authenticator {
             return Err(AuthError::TooMany);
         }
         let by_argument = self.find(&shown, digest_eq);
-        let proved = |entry: &Entry| proof.is_some_and(|proof| proof(entry.token.expose_secret().as_bytes()));
-        let by_proof: Vec<bool> = self.entries.iter().map(proved).collect();
+        let by_proof: Vec<bool> = self.entries.iter().map(|entry| proof.is_some_and(|proof| entry.is_proved_by(proof))).collect();
         let known = by_app.iter().zip(&by_argument).zip(&by_proof).map(|((app, argument), proof)| app | argument | proof);
         let known: Vec<&Entry> = self.entries.iter().zip(known).filter_map(|(entry, known)| known.then_some(entry)).collect();
         match known.is_empty() {
@@ -213,10 +294,22 @@ impl Authenticator {
 }
 
 impl Entry {
-    fn new(id: TokenId, digest: Digest32, entry: &TokenEntry) -> Result<Self, BadGlob> {
-        let streams = (!entry.streams.is_empty()).then(|| globs(entry)).transpose()?;
-        let token = entry.token.clone();
-        Ok(Self { id, digest, token, name: entry.name.as_str().into(), publish: entry.publish, play: entry.play, streams })
+    fn new(id: TokenId, digest: Digest32, user: Option<&str>, entry: &TokenEntry) -> Result<Self, BadGlob> {
+        let streams = (!entry.streams.is_empty()).then(|| globs(&entry.name, &entry.streams)).transpose()?;
+        let (secret, name, user) = (entry.token.clone(), entry.name.as_str().into(), user.map(Into::into));
+        Ok(Self { id, digest, user, secret, name, publish: entry.publish, play: entry.play, streams })
+    }
+
+    fn is_proved_by(&self, proof: Proof<'_>) -> bool {
+        match proof {
+            Proof::Login(login) => self.id == login.0,
+            Proof::Of { user, knows } => knows(self.secret.expose_secret().as_bytes()) & self.is_called(user),
+        }
+    }
+
+    /// Whether a user by this name may use it.
+    fn is_called(&self, user: &[u8]) -> bool {
+        self.user.as_ref().is_none_or(|name| name.as_bytes() == user)
     }
 
     fn allows(&self, action: Action) -> bool {
@@ -232,10 +325,19 @@ impl Entry {
     }
 }
 
-fn globs(entry: &TokenEntry) -> Result<GlobSet, BadGlob> {
-    let bad = |error: globset::Error| BadGlob { name: entry.name.clone(), problem: error.kind().to_string() };
+/// What tells entries apart. A password alone is no token: without its user it opens nothing.
+fn digest_of(user: Option<&str>, entry: &TokenEntry) -> Digest32 {
+    let secret = entry.token.expose_secret();
+    match user {
+        None => Sha256::digest(secret).into(),
+        Some(user) => Sha256::new().chain_update(user).chain_update([0]).chain_update(secret).finalize().into(),
+    }
+}
+
+fn globs(name: &str, patterns: &[String]) -> Result<GlobSet, BadGlob> {
+    let bad = |error: globset::Error| BadGlob { name: name.to_owned(), problem: error.kind().to_string() };
     let glob = |glob: &String| GlobBuilder::new(glob).literal_separator(true).build();
-    let globs: Vec<_> = entry.streams.iter().map(glob).collect::<Result<_, _>>().map_err(bad)?;
+    let globs: Vec<_> = patterns.iter().map(glob).collect::<Result<_, _>>().map_err(bad)?;
     GlobSet::new(globs).map_err(bad)
 }
 
@@ -264,199 +366,5 @@ fn digest_eq(a: &Digest32, b: &Digest32) -> Choice {
 }
 
 #[cfg(test)]
-mod tests {
-    use secrecy::SecretString;
-
-    use super::*;
-    use crate::admission::asks_nothing;
-
-    const TOKEN: &str = "s3cret-of-studio";
-    const OTHER: &str = "an0ther-secret";
-
-    fn entry(token: &str, name: &str) -> TokenEntry {
-        let token = SecretString::from(token);
-        TokenEntry { token, name: name.into(), publish: true, play: true, streams: Vec::new() }
-    }
-
-    fn authenticator(auth_tokens: Vec<TokenEntry>) -> Authenticator {
-        Authenticator::new(&Security { auth_enabled: true, auth_tokens, ..asks_nothing() }).unwrap()
-    }
-
-    fn studio() -> Authenticator {
-        authenticator(vec![entry(OTHER, "other"), entry(TOKEN, "studio")])
-    }
-
-    /// What `app` and `stream` become, and the judgement.
-    fn publish(auth: &Authenticator, app: &str, stream: &str, connect: &[&str]) -> (String, Result<Granted, AuthError>) {
-        let mut name = StreamName::parse(app.as_bytes(), stream.as_bytes()).unwrap();
-        let connect: Vec<Vec<u8>> = connect.iter().map(|token| token.as_bytes().to_vec()).collect();
-        let answer = auth.authenticate(Action::Publish, &mut name, &connect).map(|granted| Granted { token: None, ..granted });
-        let text = |part: Vec<u8>| String::from_utf8(part).unwrap();
-        (format!("{} {}", text(name.app.to_bytes()), text(name.stream.to_bytes())), answer)
-    }
-
-    fn granted(name: &str, app_was_token: bool) -> Result<Granted, AuthError> {
-        Ok(Granted { token: None, token_name: Some(name.into()), app_was_token })
-    }
-
-    #[test]
-    fn a_token_that_stays_keeps_its_number_and_one_that_goes_is_told() {
-        let security = |tokens: &[(&str, &str)]| {
-            let auth_tokens = tokens.iter().map(|(token, name)| entry(token, name)).collect();
-            Security { auth_enabled: true, auth_tokens, ..asks_nothing() }
-        };
-        let number = |auth: &Authenticator, token: &str| {
-            let mut name = StreamName::parse(b"live", b"cam").unwrap();
-            auth.authenticate(Action::Play, &mut name, &[token.into()]).unwrap().token.unwrap()
-        };
-        let first = Authenticator::new(&security(&[("one", "token-1"), ("two", "token-2")])).unwrap();
-        let second = first.changed(&security(&[("two", "token-1"), ("three", "token-2")])).unwrap();
-        assert_eq!(number(&first, "two"), number(&second, "two"), "whatever its name and place");
-        assert_eq!(first.removed(&second), [number(&first, "one")]);
-        let third = second.changed(&security(&[("one", "token-1")])).unwrap();
-        assert_ne!(number(&third, "one"), number(&first, "one"), "a token that comes back is a new one");
-        assert_eq!(second.removed(&third).len(), 2);
-    }
-
-    #[test]
-    fn a_token_is_found_wherever_a_client_may_put_it() {
-        let auth = studio();
-        let ok = granted("studio", false);
-        let in_stream = format!("cam?a=1&token={TOKEN}&b=2");
-        assert_eq!(publish(&auth, "live", &in_stream, &[]), ("live cam?a=1&b=2".into(), ok.clone()));
-        let in_app = format!("live?token={TOKEN}");
-        assert_eq!(publish(&auth, &in_app, "cam", &[]), ("live cam".into(), ok.clone()));
-        assert_eq!(publish(&auth, "live", "cam", &[TOKEN]), ("live cam".into(), ok));
-        assert_eq!(publish(&auth, TOKEN, "cam?x=1", &[]), (" cam?x=1".into(), granted("studio", true)));
-    }
-
-    #[test]
-    fn every_token_is_taken_out_also_where_the_client_is_refused() {
-        let auth = studio();
-        let (app, stream) = ("live?token=wrong1&k=v&token=wrong2", "cam?token=wrong3&token=");
-        assert_eq!(publish(&auth, app, stream, &[]), ("live?k=v cam".into(), Err(AuthError::Unknown)));
-        let several = format!("cam?token=wrong&token={TOKEN}");
-        assert_eq!(publish(&auth, "live", &several, &["stale"]), ("live cam".into(), granted("studio", false)));
-        let as_app_too = format!("cam?token={TOKEN}");
-        assert_eq!(publish(&auth, OTHER, &as_app_too, &[]).0, " cam");
-    }
-
-    #[test]
-    fn without_a_token_or_with_a_wrong_one_nobody_comes_in() {
-        let auth = studio();
-        assert_eq!(publish(&auth, "live", "cam", &[]).1, Err(AuthError::Missing));
-        assert_eq!(publish(&auth, "live", "cam?token=", &[""]).1, Err(AuthError::Missing));
-        assert_eq!(publish(&auth, "live", "cam?token=s3cret", &[]).1, Err(AuthError::Unknown));
-        assert_eq!(publish(&auth, "live", "cam?TOKEN=x", &[]).1, Err(AuthError::Missing));
-        let inside = format!("{TOKEN}/live");
-        assert_eq!(publish(&auth, &inside, "cam", &[]).1, Err(AuthError::Missing), "the app must be the token wholly");
-        let empty = authenticator(vec![entry("", "empty")]);
-        assert_eq!(publish(&empty, "", "cam?token=", &[""]).1, Err(AuthError::Missing));
-    }
-
-    #[test]
-    fn guessing_many_tokens_at_once_is_refused_even_with_the_right_one_among_them() {
-        let mut connect = vec!["guess"; MAX_SHOWN];
-        connect.insert(0, TOKEN);
-        assert_eq!(publish(&studio(), "live", "cam", &connect).1, Err(AuthError::TooMany));
-    }
-
-    #[test]
-    fn a_proof_opens_what_its_token_opens() {
-        let only = TokenEntry { streams: vec!["live/a".into()], ..entry(TOKEN, "studio") };
-        let auth = authenticator(vec![entry(OTHER, "other"), only]);
-        let judge = |stream: &str, known: &'static str| {
-            let mut name = StreamName::parse(b"live", stream.as_bytes()).unwrap();
-            auth.authenticate_by(Action::Play, &mut name, &[], Some(&|token| token == known.as_bytes()))
-                .map(|granted| Granted { token: None, ..granted })
-        };
-        assert_eq!(judge("a", TOKEN), granted("studio", false));
-        assert_eq!(judge("b", TOKEN), Err(AuthError::Stream));
-        assert_eq!(judge("a", "unknown"), Err(AuthError::Unknown));
-    }
-
-    #[test]
-    fn with_authentication_off_nothing_is_touched() {
-        let security = Security { auth_tokens: vec![entry(TOKEN, "studio")], ..asks_nothing() };
-        let auth = Authenticator::new(&security).unwrap();
-        let stream = format!("cam?token={TOKEN}");
-        assert_eq!(publish(&auth, TOKEN, &stream, &[]), (format!("{TOKEN} {stream}"), Ok(Granted::default())));
-    }
-
-    #[test]
-    fn an_escaped_token_is_the_token() {
-        let auth = authenticator(vec![entry("a&b+c", "odd")]);
-        assert_eq!(publish(&auth, "live", "cam?token=a%26b%2Bc", &[]).1, granted("odd", false));
-        let verbatim = authenticator(vec![entry("a%26b", "odd")]);
-        assert_eq!(publish(&verbatim, "live", "cam?token=a%26b", &[]).1, granted("odd", false));
-    }
-
-    #[test]
-    fn an_entry_opens_only_its_actions_and_streams() {
-        let viewer = TokenEntry { publish: false, ..entry(TOKEN, "viewer") };
-        assert_eq!(publish(&authenticator(vec![viewer]), "live", "cam", &[TOKEN]).1, Err(AuthError::Action(Action::Publish)));
-        let studio = TokenEntry { streams: vec!["live/cam*".into(), "a/**".into()], ..entry(TOKEN, "studio") };
-        let auth = authenticator(vec![studio]);
-        for (app, stream, opens) in [
-            ("live", "cam1", true),
-            ("live/cam1", "", true),
-            ("live", "other", false),
-            ("live", "cam/1", false),
-            ("a/b", "c/d", true),
-            ("a/b/c", "../x", false),
-        ] {
-            let want = if opens { granted("studio", false) } else { Err(AuthError::Stream) };
-            assert_eq!(publish(&auth, app, stream, &[TOKEN]).1, want, "{app} {stream}");
-        }
-        let mut bytes = StreamName::parse(b"live", b"cam\xff").unwrap();
-        assert!(auth.authenticate(Action::Play, &mut bytes, &[TOKEN.into()]).is_ok(), "a name need not be UTF-8");
-    }
-
-    #[test]
-    fn one_of_several_entries_or_tokens_that_opens_the_stream_is_enough() {
-        let only = |stream: &str, name| TokenEntry { streams: vec![stream.into()], ..entry(TOKEN, name) };
-        let auth = authenticator(vec![only("live/a", "a"), only("live/b", "b"), entry(OTHER, "all")]);
-        assert_eq!(publish(&auth, "live", "b", &[TOKEN]).1, granted("b", false));
-        assert_eq!(publish(&auth, "live", "c", &[TOKEN]).1, Err(AuthError::Stream));
-        assert_eq!(publish(&auth, "live", "c", &[TOKEN, OTHER]).1, granted("all", false));
-    }
-
-    #[test]
-    fn the_glob_sees_the_name_without_the_app_that_was_a_token() {
-        let auth = authenticator(vec![TokenEntry { streams: vec!["cam".into()], ..entry(TOKEN, "studio") }]);
-        assert_eq!(publish(&auth, TOKEN, "cam", &[]), (" cam".into(), granted("studio", true)));
-    }
-
-    #[test]
-    fn every_entry_is_compared_with_every_token_wherever_the_match_is() {
-        let tokens = ["first", "second", "third", "fourth"];
-        let auth = authenticator(tokens.iter().map(|token| entry(token, token)).collect());
-        for shown in ["first", "fourth", "unknown", "x"] {
-            let mut compared = 0;
-            let found = auth.find(&[shown.into(), b"wrong".to_vec()], |a, b| {
-                compared += 1;
-                a.ct_eq(b)
-            });
-            assert_eq!(compared, 2 * tokens.len());
-            assert_eq!(found, tokens.map(|token| token == shown));
-        }
-    }
-
-    #[test]
-    fn no_token_is_in_any_text() {
-        let auth = studio();
-        let mut texts = vec![format!("{auth:?}")];
-        for shown in [TOKEN, "wr0ng-secret"] {
-            let mut name = StreamName::parse(shown.as_bytes(), format!("cam?token={shown}").as_bytes()).unwrap();
-            let answer = auth.authenticate(Action::Play, &mut name, &[shown.into()]);
-            texts.push(format!("{answer:?} {name:?}"));
-            texts.extend(answer.err().map(|error| format!("{error} {}", error.reason())));
-        }
-        let globs = TokenEntry { streams: vec!["s3cret-key[".into()], ..entry(TOKEN, "studio") };
-        let security = Security { auth_enabled: true, auth_tokens: vec![globs], ..asks_nothing() };
-        let bad = Authenticator::new(&security).unwrap_err();
-        assert!(bad.to_string().contains("studio"), "the entry is named");
-        texts.push(format!("{bad} {bad:?}"));
-        assert!(texts.iter().all(|text| !text.contains("s3cret") && !text.contains("wr0ng")), "{texts:?}");
-    }
-}
+#[path = "auth_tests.rs"]
+mod tests;

@@ -15,6 +15,7 @@ use governor::state::keyed::ShrinkableKeyedStateStore;
 use governor::{Quota, RateLimiter};
 
 use super::IpKey;
+use super::passes::Passes;
 use crate::config::RateLimit;
 
 /// Addresses with a bucket of their own; beyond, all new addresses share one bucket until some have expired.
@@ -30,6 +31,16 @@ pub struct Buckets {
     max_keys: usize,
     start: Instant,
     expired: Instant,
+    passes: Passes,
+}
+
+/// How a connection was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// By one from the bucket.
+    ByItself,
+    /// With an earlier one: it belongs to the same login.
+    WithAnother,
 }
 
 impl Buckets {
@@ -37,25 +48,41 @@ impl Buckets {
     /// there is, one in some years.
     pub fn new(rate: RateLimit, max_keys: usize, now: Instant) -> Self {
         let store = Store { max_keys, keys: RefCell::default(), shared: Cell::default() };
-        Self { limiter: RateLimiter::new(quota(rate), store, GivenClock::default()), max_keys, start: now, expired: now }
+        Self {
+            limiter: RateLimiter::new(quota(rate), store, GivenClock::default()),
+            max_keys,
+            start: now,
+            expired: now,
+            passes: Passes::default(),
+        }
     }
 
-    /// Takes one from the bucket of `key`.
+    /// Takes one from the bucket of `key`, unless it has a pass.
     ///
     /// # Errors
     /// The time until the bucket has one again.
-    pub fn acquire(&mut self, key: IpKey, now: Instant) -> Result<(), Duration> {
+    pub fn acquire(&mut self, key: IpKey, now: Instant) -> Result<Counted, Duration> {
+        if self.passes.take(key, now) {
+            return Ok(Counted::WithAnother);
+        }
         if self.limiter.len() >= self.max_keys && now.saturating_duration_since(self.expired) >= EXPIRE_EVERY {
             self.expire(now);
         }
         let nanos = self.set_clock(now);
-        self.limiter.check_key(&key).map_err(|not_until| not_until.wait_time_from(nanos))
+        let taken = self.limiter.check_key(&key).map_err(|not_until| not_until.wait_time_from(nanos));
+        taken.map(|()| Counted::ByItself)
+    }
+
+    /// Lets the next `connections` of `key` through without taking from its bucket; see [`Passes`].
+    pub fn give_passes(&mut self, key: IpKey, connections: u8, now: Instant) {
+        self.passes.give(key, connections, now);
     }
 
     /// Forgets the buckets that are full again.
     pub fn expire(&mut self, now: Instant) {
         self.set_clock(now);
         self.expired = now;
+        self.passes.expire(now);
         self.limiter.retain_recent();
         self.limiter.shrink_to_fit();
     }
@@ -162,11 +189,11 @@ mod tests {
     #[test]
     fn half_a_connection_a_second_is_one_in_two_seconds() {
         let (mut buckets, now) = buckets(0.5, 1, 10);
-        assert_eq!(buckets.acquire(key(1), now), Ok(()));
+        assert_eq!(buckets.acquire(key(1), now), Ok(Counted::ByItself));
         assert_eq!(buckets.acquire(key(1), now), Err(2 * SECOND));
         assert_eq!(buckets.acquire(key(1), now + SECOND), Err(SECOND));
-        assert_eq!(buckets.acquire(key(1), now + 2 * SECOND), Ok(()));
-        assert_eq!(buckets.acquire(key(2), now), Ok(()), "another address has its own bucket");
+        assert_eq!(buckets.acquire(key(1), now + 2 * SECOND), Ok(Counted::ByItself));
+        assert_eq!(buckets.acquire(key(2), now), Ok(Counted::ByItself), "another address has its own bucket");
     }
 
     #[test]
@@ -181,9 +208,9 @@ mod tests {
     #[test]
     fn new_addresses_share_one_bucket_while_the_store_is_full() {
         let (mut buckets, now) = buckets(1.0, 1, 2);
-        assert_eq!(buckets.acquire(key(1), now), Ok(()));
-        assert_eq!(buckets.acquire(key(2), now), Ok(()));
-        assert_eq!(buckets.acquire(key(3), now), Ok(()), "the shared bucket has one");
+        assert_eq!(buckets.acquire(key(1), now), Ok(Counted::ByItself));
+        assert_eq!(buckets.acquire(key(2), now), Ok(Counted::ByItself));
+        assert_eq!(buckets.acquire(key(3), now), Ok(Counted::ByItself), "the shared bucket has one");
         assert_eq!(buckets.acquire(key(4), now), Err(SECOND), "and is empty for the next stranger");
         assert_eq!(buckets.keys(), 2);
     }
@@ -193,7 +220,11 @@ mod tests {
         let (mut buckets, now) = buckets(1.0, 1, 2);
         buckets.acquire(key(1), now).unwrap();
         buckets.acquire(key(2), now).unwrap();
-        assert_eq!(buckets.acquire(key(3), now + 3 * SECOND), Ok(()), "the search for room is made when it is needed");
+        assert_eq!(
+            buckets.acquire(key(3), now + 3 * SECOND),
+            Ok(Counted::ByItself),
+            "the search for room is made when it is needed"
+        );
         assert_eq!(buckets.keys(), 1);
         buckets.expire(now + 10 * SECOND);
         assert_eq!(buckets.keys(), 0);

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use actix::{Addr, Recipient};
+use secrecy::ExposeSecret;
 
 use super::auth::Proof;
-use super::rate_limiter::Acquire;
+use super::buckets::Counted;
+use super::challenges::{Challenges, Nonce, Question, Spent};
+use super::rate_limiter::{Acquire, Pass};
 use super::supervisor::{Admit, Kick};
 use super::{
-    AuthError, Authenticator, Expect, Granted, Networks, Permit, Proxies, RateLimiter, Refusal, RefusalTeller, Supervisor, Tally,
-    TokenId,
+    AuthError, Authenticator, Expect, Granted, Login, Networks, Permit, Proxies, RateLimiter, Refusal, RefusalTeller, Supervisor,
+    Tally, TokenId,
 };
 use crate::config::Security;
 use crate::protocol::name::{Action, StreamName};
@@ -22,6 +26,7 @@ pub struct Gate {
     proxies: Proxies,
     networks: Networks,
     authenticator: Authenticator,
+    challenges: Challenges,
     /// `None` while no rate is limited: then nobody waits for the answer that is always yes.
     rate_limiter: Option<Addr<RateLimiter>>,
     supervisor: Addr<Supervisor>,
@@ -30,6 +35,9 @@ pub struct Gate {
     /// Tokens that end sessions. Shared by all gates; grows by what reloads take away.
     revoked: Arc<RwLock<BTreeSet<TokenId>>>,
     waits: Option<[Waits; 2]>,
+    /// Signs where the operator gave no key.
+    random: [u8; 32],
+    spent: Arc<Mutex<Spent>>,
 }
 
 impl Gate {
@@ -44,8 +52,23 @@ impl Gate {
         tally: Tally,
     ) -> Result<Self, super::auth::BadGlob> {
         let (proxies, networks, authenticator) = (Proxies::new(security), networks(security), Authenticator::new(security)?);
-        let (teller, revoked) = (RefusalTeller::default(), Arc::default());
-        Ok(Self { proxies, networks, authenticator, rate_limiter, supervisor, tally, teller, revoked, waits: None })
+        let (teller, revoked, spent) = (RefusalTeller::default(), Arc::default(), Arc::default());
+        let random: [u8; 32] = rand::random();
+        let challenges = challenges(security, &random);
+        Ok(Self {
+            proxies,
+            networks,
+            authenticator,
+            challenges,
+            rate_limiter,
+            supervisor,
+            tally,
+            teller,
+            revoked,
+            waits: None,
+            random,
+            spent,
+        })
     }
 
     /// The gate of another configuration, for whoever comes from now on. Counts, bounds and what was revoked are the same.
@@ -63,6 +86,9 @@ impl Gate {
             teller: self.teller.clone(),
             revoked: Arc::clone(&self.revoked),
             waits: self.waits.clone(),
+            challenges: challenges(security, &self.random),
+            random: self.random,
+            spent: Arc::clone(&self.spent),
         })
     }
 
@@ -108,20 +134,74 @@ impl Gate {
     pub async fn admit(&self, cell: Arc<SessionCell>, session: Recipient<Kick>) -> Result<Permit, Refusal> {
         let ip = cell.client().ip();
         self.networks.judge(ip).inspect_err(|refusal| self.tally.count(refusal))?;
+        let mut counted = Counted::ByItself;
         if let Some(rate_limiter) = &self.rate_limiter {
             let answer = Waits::time(self.waits.as_ref().map(|[waits, _]| waits), rate_limiter.send(Acquire { ip })).await;
-            answer.unwrap_or_else(|_| Err(self.unavailable()))?;
+            counted = answer.unwrap_or_else(|_| Err(self.unavailable()))?;
         }
         let answer = Waits::time(self.waits.as_ref().map(|[_, waits]| waits), self.supervisor.send(Admit { cell, session }));
-        answer.await.unwrap_or_else(|_| Err(self.unavailable()))
+        let permit = answer.await.unwrap_or_else(|_| Err(self.unavailable()))?;
+        Ok(permit.counted(counted))
     }
 
-    /// Judges the token; see [`Authenticator::authenticate`].
+    /// The client at `ip`, here by `permit`, was asked to come back on so many more connections: together they count once against its rate.
+    /// To be awaited before it is told.
+    pub async fn expect_again(&self, permit: &Permit, ip: IpAddr, connections: u8) {
+        if let Some(rate_limiter) = self.rate_limiter.as_ref().filter(|_| !permit.passed()) {
+            // Where the actor is gone nobody comes in anyway.
+            let _ = rate_limiter.send(Pass { ip, connections }).await;
+        }
+    }
+
+    /// Whether clients must show a token or log in at all.
+    pub fn authenticates(&self) -> bool {
+        self.authenticator.is_enabled()
+    }
+
+    /// Whether to ask a client for user name and password; see [`Authenticator::asks`].
+    pub fn asks(&self, app: &[u8], connect_tokens: &[Vec<u8>]) -> bool {
+        self.authenticator.asks(app, connect_tokens)
+    }
+
+    /// A question for `user` at `ip`, which every relay with the same `auth_secret` knows again.
+    pub fn ask(&self, user: &[u8], ip: IpAddr) -> Question {
+        self.challenges.ask(user, ip, unix_now(), rand::random::<Nonce>())
+    }
+
+    /// Judges the answer `shown` to the question that came back as `opaque`: `expected` makes from its salt and a password what the answer
+    /// must be. No answer is taken twice.
     ///
     /// # Errors
     /// [`Refusal::Auth`], already counted in the tally.
-    pub fn authenticate(&self, action: Action, name: &mut StreamName, connect_tokens: &[Vec<u8>]) -> Result<Granted, Refusal> {
-        let granted = self.authenticator.authenticate(action, name, connect_tokens);
+    pub fn login(
+        &self,
+        (user, ip): (&[u8], IpAddr),
+        opaque: &[u8],
+        shown: &[u8],
+        expected: impl Fn(&str, &str) -> String,
+    ) -> Result<Login, Refusal> {
+        let now = unix_now();
+        let login = || {
+            let answered = self.challenges.answered(user, ip, now, opaque)?;
+            let login = self.authenticator.login(user, shown, |password| expected(&answered.salt, password))?;
+            self.spent.lock().unwrap_or_else(PoisonError::into_inner).spend(&answered, now)?;
+            Ok(login)
+        };
+        login().map_err(Refusal::Auth).inspect_err(|refusal| self.tally.count(refusal))
+    }
+
+    /// Judges the token, or the proof; see [`Authenticator::authenticate`].
+    ///
+    /// # Errors
+    /// [`Refusal::Auth`], already counted in the tally.
+    pub fn authenticate(
+        &self,
+        action: Action,
+        name: &mut StreamName,
+        connect_tokens: &[Vec<u8>],
+        proof: Option<Proof<'_>>,
+    ) -> Result<Granted, Refusal> {
+        let granted = self.authenticator.authenticate(action, name, connect_tokens, proof);
         granted.map_err(Refusal::from).inspect_err(|refusal| self.tally.count(refusal))
     }
 
@@ -137,7 +217,7 @@ impl Gate {
         tokens: &[Vec<u8>],
         proof: Option<Proof<'_>>,
     ) -> Result<Granted, Refusal> {
-        let granted = self.authenticator.authenticate_by(action, name, tokens, proof);
+        let granted = self.authenticator.authenticate(action, name, tokens, proof);
         let counts = !matches!(granted, Err(AuthError::Missing));
         granted.map_err(Refusal::from).inspect_err(|refusal| {
             if counts {
@@ -164,6 +244,16 @@ impl Gate {
 
 fn networks(security: &Security) -> Networks {
     Networks::new(&security.allowed_clients, &security.denied_clients)
+}
+
+fn challenges(security: &Security, random: &[u8]) -> Challenges {
+    let key = security.auth_secret.as_ref().map(|key| key.0.expose_secret().as_bytes());
+    Challenges::new(key.unwrap_or(random))
+}
+
+/// Seconds since 1970; a clock before that is at 0.
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]
@@ -312,7 +402,7 @@ mod tests {
         let security = Security { auth_enabled: true, auth_tokens: vec![entry], ..asks_nothing() };
         let house = House::new(&security, 10, None, None);
         let mut name = StreamName::parse(b"live", b"cam?token=wrong").unwrap();
-        let refusal = house.gate.authenticate(Action::Publish, &mut name, &[]).unwrap_err();
+        let refusal = house.gate.authenticate(Action::Publish, &mut name, &[], None).unwrap_err();
         assert_eq!(refusal.to_string(), "authentication failed: the token is not known");
         assert!(house.gate.tally().read().contains(&("auth", 1)));
     }
@@ -327,7 +417,7 @@ mod tests {
         let house = House::new(&security("one"), 10, None, None);
         let granted = |gate: &Gate, token: &str| {
             let mut name = StreamName::parse(b"live", b"cam").unwrap();
-            gate.authenticate(Action::Publish, &mut name, &[token.into()]).unwrap().token
+            gate.authenticate(Action::Publish, &mut name, &[token.into()], None).unwrap().token
         };
         let old = granted(&house.gate, "one");
         let new = house.gate.changed(&security("two"), None).unwrap();

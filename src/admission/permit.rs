@@ -2,6 +2,7 @@
 
 use actix::Recipient;
 
+use super::buckets::Counted;
 use super::ledger::Given;
 use super::supervisor::Release;
 
@@ -11,11 +12,24 @@ use super::supervisor::Release;
 pub struct Permit {
     given: Given,
     supervisor: Recipient<Release>,
+    /// Whether it took nothing from the address's rate.
+    passed: bool,
 }
 
 impl Permit {
     pub(super) fn new(given: Given, supervisor: Recipient<Release>) -> Self {
-        Self { given, supervisor }
+        Self { given, supervisor, passed: false }
+    }
+
+    /// The same for a connection that was counted with another.
+    pub(super) fn counted(mut self, counted: Counted) -> Self {
+        self.passed = counted == Counted::WithAnother;
+        self
+    }
+
+    /// Whether its connection belongs to a login whose beginning was counted: see [`super::Gate::expect_again`].
+    pub(super) fn passed(&self) -> bool {
+        self.passed
     }
 
     /// Whether a log line should now say so: this permit filled its address, for the first

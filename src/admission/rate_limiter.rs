@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, MessageResponse};
 
-use super::buckets::{Buckets, MAX_KEYS};
+use super::buckets::{Buckets, Counted, MAX_KEYS};
 use super::{IpKey, Refusal, Tally};
 use crate::config::RateLimit;
 
@@ -17,10 +17,20 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
 /// Asks whether one more connection from an address may come now; it counts if so.
 #[derive(Message)]
-#[rtype(result = "Result<(), Refusal>")]
+#[rtype(result = "Result<Counted, Refusal>")]
 pub struct Acquire {
     /// The client's address.
     pub ip: IpAddr,
+}
+
+/// The next connections of an address belong to a login that has been counted.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Pass {
+    /// The client's address.
+    pub ip: IpAddr,
+    /// How many.
+    pub connections: u8,
 }
 
 /// Changes the rate, or turns it off with `None`. Every bucket is full afterwards: what was used up is forgotten.
@@ -39,7 +49,7 @@ pub struct Snapshot;
 /// Panics inside the core, for tests.
 #[doc(hidden)]
 #[derive(Message)]
-#[rtype(result = "Result<(), Refusal>")]
+#[rtype(result = "Result<Counted, Refusal>")]
 pub struct Panic;
 
 /// Ends the actor, for tests.
@@ -99,11 +109,11 @@ impl RateLimiter {
         answer
     }
 
-    fn answer(&mut self, answer: Option<Result<(), Duration>>) -> Result<(), Refusal> {
+    fn answer(&mut self, answer: Option<Result<Counted, Duration>>) -> Result<Counted, Refusal> {
         let refusal = match answer {
-            Some(Ok(())) => {
+            Some(Ok(counted)) => {
                 self.allowed += 1;
-                return Ok(());
+                return Ok(counted);
             }
             Some(Err(retry_after)) => {
                 self.rejected += 1;
@@ -132,12 +142,21 @@ impl Actor for RateLimiter {
 }
 
 impl Handler<Acquire> for RateLimiter {
-    type Result = Result<(), Refusal>;
+    type Result = Result<Counted, Refusal>;
 
     fn handle(&mut self, msg: Acquire, _: &mut Self::Context) -> Self::Result {
         let key = IpKey::of(msg.ip);
-        let answer = self.ask(Ok(()), |buckets, now| buckets.acquire(key, now));
+        let answer = self.ask(Ok(Counted::ByItself), |buckets, now| buckets.acquire(key, now));
         self.answer(answer)
+    }
+}
+
+impl Handler<Pass> for RateLimiter {
+    type Result = ();
+
+    fn handle(&mut self, msg: Pass, _: &mut Self::Context) {
+        let key = IpKey::of(msg.ip);
+        self.ask((), |buckets, now| buckets.give_passes(key, msg.connections, now));
     }
 }
 
@@ -166,10 +185,10 @@ impl Handler<Snapshot> for RateLimiter {
 }
 
 impl Handler<Panic> for RateLimiter {
-    type Result = Result<(), Refusal>;
+    type Result = Result<Counted, Refusal>;
 
     fn handle(&mut self, _: Panic, _: &mut Self::Context) -> Self::Result {
-        let answer = self.ask(Ok(()), |_, _| panic!("injected by a test"));
+        let answer = self.ask(Ok(Counted::ByItself), |_, _| panic!("injected by a test"));
         self.answer(answer)
     }
 }
@@ -231,6 +250,21 @@ mod tests {
         }
         let standing = limiter.send(Snapshot).await.unwrap();
         assert_eq!((standing.rate, standing.keys, standing.allowed), (None, 0, 100));
+    }
+
+    #[actix::test]
+    async fn the_steps_of_a_login_count_once_and_passes_beget_none() {
+        let (limiter, _) = start(rate(1));
+        let ip = "192.0.2.1".parse().unwrap();
+        assert_eq!(limiter.send(Acquire { ip }).await.unwrap(), Ok(Counted::ByItself));
+        limiter.send(Pass { ip, connections: 2 }).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(limiter.send(Acquire { ip }).await.unwrap(), Ok(Counted::WithAnother));
+        }
+        assert_eq!(acquire(&limiter, "192.0.2.1").await, Some("rate_limit"));
+        let (off, _) = start(None);
+        off.send(Pass { ip, connections: 2 }).await.unwrap();
+        assert_eq!(off.send(Acquire { ip }).await.unwrap(), Ok(Counted::ByItself));
     }
 
     #[actix::test]

@@ -11,13 +11,13 @@ use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use super::address::ListenAddr;
-use super::file::{CircuitBreakerSection, File, LogSection, RateLimitSection, RetrySection, SecuritySection};
+use super::file::{CircuitBreakerSection, File, LogSection, RateLimitSection, RetrySection};
 use super::finding::{Finding, Origin, place, quoted};
 use super::routing::strategy;
 use super::scalar::Span;
 use super::settings::*;
-use super::tokens::{self, Placed};
-use super::{FilesJudge, Objection, UpstreamJudge, doors, network, tree};
+use super::tokens::Placed;
+use super::{FilesJudge, Objection, UpstreamJudge, access, doors, network, tree};
 
 /// What judging needs beside the file itself.
 pub(super) struct Facts<'a> {
@@ -61,13 +61,13 @@ pub(super) fn resolve(base: &Path, origin: &Origin, key: &str, path: &str) -> Pa
 
 /// The judgement so far.
 pub(super) struct Check<'a> {
-    facts: Facts<'a>,
-    errors: Vec<Finding>,
-    warnings: Vec<Finding>,
+    pub(super) facts: Facts<'a>,
+    pub(super) errors: Vec<Finding>,
+    pub(super) warnings: Vec<Finding>,
 }
 
 impl Check<'_> {
-    fn at(&self, path: &str) -> String {
+    pub(super) fn at(&self, path: &str) -> String {
         place(self.facts.origin, path)
     }
 
@@ -99,7 +99,7 @@ impl Check<'_> {
         let workers = if file.workers == 0 { self.facts.cores.clamp(1, 1024) } else { size(file.workers) };
         let timeouts = timeouts(&file);
         let retry = self.retry(&file.retry, timeouts.dial);
-        let security = self.security(&file.security, files);
+        let security = access::check(self, &file.security, files);
         let (upstreams, routes) = self.upstreams(&file, &security.upstream_allowed_networks);
         Config {
             listen,
@@ -194,7 +194,7 @@ impl Check<'_> {
         Drain { delay: file.drain.delay.0, spread: spread.min(most) }
     }
 
-    fn networks(&mut self, key: &str, texts: &[String]) -> Vec<IpNetwork> {
+    pub(super) fn networks(&mut self, key: &str, texts: &[String]) -> Vec<IpNetwork> {
         let mut networks = Vec::with_capacity(texts.len());
         for (index, text) in texts.iter().enumerate() {
             match network::parse(text) {
@@ -240,64 +240,6 @@ impl Check<'_> {
             self.warn("ready.fail_after", text);
         }
         section.enabled.then_some(hold)
-    }
-
-    fn security(&mut self, section: &SecuritySection, tls: Option<ServerTls>) -> Security {
-        let plain = section.auth_tokens.iter().cloned().enumerate();
-        let placed = plain.map(|(index, token)| (self.at(&format!("security.auth_tokens[{index}]")), token.detailed()));
-        let judged = tokens::judge(placed.chain(self.facts.more_tokens.clone()).collect());
-        self.errors.extend(judged.errors);
-        self.warnings.extend(judged.warnings);
-        self.authentication(section.auth_enabled, judged.entries.len());
-        let upstream_allowed_networks = self.networks("security.upstream_allowed_networks", &section.upstream_allowed_networks);
-        for everything in upstream_allowed_networks.iter().filter(|network| network.prefix() == 0) {
-            let text = format!(
-                "{everything} turns the guard off: an upstream may then be any address, this machine's and its network's included"
-            );
-            self.warn("security.upstream_allowed_networks", text);
-        }
-        let trusted_proxies = self.trusted_proxies(section);
-        Security {
-            auth_enabled: section.auth_enabled,
-            auth_tokens: judged.entries,
-            allowed_clients: self.networks("security.allowed_clients", &section.allowed_clients),
-            denied_clients: self.networks("security.denied_clients", &section.denied_clients),
-            trusted_proxies,
-            proxy_protocol: section.proxy_protocol,
-            upstream_allowed_networks,
-            tls,
-        }
-    }
-
-    fn trusted_proxies(&mut self, section: &SecuritySection) -> Vec<IpNetwork> {
-        const KEY: &str = "security.trusted_proxies";
-        let trusted = self.networks(KEY, &section.trusted_proxies);
-        for everything in trusted.iter().filter(|network| network.prefix() == 0) {
-            self.warn(KEY, format!("{everything} trusts everybody: any client may then claim any address, past every limit"));
-        }
-        if section.trusted_proxies.is_empty() && section.proxy_protocol == ProxyMode::Optional {
-            self.warn(
-                "security.proxy_protocol",
-                "has no effect without trusted_proxies: name your load balancers' networks there",
-            );
-        }
-        trusted
-    }
-
-    fn authentication(&mut self, enabled: bool, tokens: usize) {
-        let keys = ["security.auth_enabled", "security.auth_tokens", "security.auth_tokens_file"];
-        if !self.intact(&keys) {
-            return;
-        }
-        if enabled && tokens == 0 {
-            self.error(
-                "security.auth_enabled",
-                "is true without any token; expected tokens in auth_tokens or auth_tokens_file, or false",
-            );
-        } else if !enabled && tokens > 0 {
-            let text = format!("is not true, so the {tokens} token(s) given have no effect and everyone may publish and play");
-            self.warn("security.auth_enabled", text);
-        }
     }
 
     fn rate_limit(&mut self, section: &RateLimitSection) -> Option<RateLimit> {

@@ -9,9 +9,9 @@ mod upstreams;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{RawToken, Span};
+use super::scalar::{RawToken, RawUser, Span};
 use super::secret::Hidden;
-use super::settings::{ForwardQuery, LogFormat, LogLevel, ProxyMode, StreamNames, Takeover, Tls};
+use super::settings::{AdobeAuth, ForwardQuery, LogFormat, LogLevel, ProxyMode, StreamNames, Takeover, Tls};
 
 pub(super) use upstreams::{
     DnsSection, HealthCheckSection, PoolSection, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream,
@@ -267,6 +267,13 @@ pub(super) struct SecuritySection {
     pub(super) auth_tokens: Vec<RawToken>,
     /// A file with more tokens: one a line, or a JSON list as in auth_tokens.
     pub(super) auth_tokens_file: String,
+    /// User names with passwords, for clients that have boxes for them: Adobe authentication (RTMP), Basic and Digest (RTSP).
+    #[schemars(extend("writeOnly" = true))]
+    pub(super) users: Vec<RawUser>,
+    /// Apps whose clients are asked for user name and password when they connect without a token: "all", "none", or a list of patterns on the app. What they are asked comes before their stream key: a token there is too late.
+    pub(super) adobe_auth: AdobeAuth,
+    /// Key that signs what Adobe authentication asks, the same on all relays behind one load balancer. "": a new random key at each start.
+    pub(super) auth_secret: Hidden,
     /// Networks that clients may come from. Empty: every network.
     pub(super) allowed_clients: Vec<String>,
     /// Networks that clients may not come from, even if allowed_clients names them.

@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::secret::Hidden;
-use super::settings::ForwardQuery;
+use super::settings::{AdobeAuth, ForwardQuery};
 
 /// The `format` of a duration in the schema. (JSON Schema's own "duration" is ISO 8601, which nobody writes by hand.)
 pub(super) const DURATION_FORMAT: &str = "human-duration";
@@ -165,36 +165,115 @@ impl JsonSchema for RawToken {
     }
 }
 
+/// A user with its password, and what it opens.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawUser {
+    /// What the client says it is.
+    pub(super) user: String,
+    /// What it proves to know.
+    pub(super) password: Hidden,
+    /// What logs call it. "": the user name.
+    #[serde(default)]
+    pub(super) name: String,
+    /// What it may be used for.
+    #[serde(default = "both_actions")]
+    pub(super) actions: Vec<TokenAction>,
+    /// Patterns on "app/stream", as of a token. Empty: every stream.
+    #[serde(default)]
+    pub(super) streams: Vec<String>,
+}
+
+// The default list is empty: this is called only if somebody prints a file that was read.
+impl Serialize for RawUser {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("(hidden)")
+    }
+}
+
+/// "all", "none", or a list of strings.
+trait Choice: Sized {
+    const ALL: Self;
+    const NONE: Self;
+    fn some(list: Vec<String>) -> Self;
+    /// `Err` is the list.
+    fn word(&self) -> Result<&'static str, &[String]>;
+}
+
+impl Choice for ForwardQuery {
+    const ALL: Self = Self::All;
+    const NONE: Self = Self::None;
+    fn some(list: Vec<String>) -> Self {
+        Self::Keys(list)
+    }
+    fn word(&self) -> Result<&'static str, &[String]> {
+        match self {
+            Self::All => Ok("all"),
+            Self::None => Ok("none"),
+            Self::Keys(keys) => Err(keys),
+        }
+    }
+}
+
+impl Choice for AdobeAuth {
+    const ALL: Self = Self::All;
+    const NONE: Self = Self::None;
+    fn some(list: Vec<String>) -> Self {
+        Self::Apps(list)
+    }
+    fn word(&self) -> Result<&'static str, &[String]> {
+        match self {
+            Self::All => Ok("all"),
+            Self::None => Ok("none"),
+            Self::Apps(apps) => Err(apps),
+        }
+    }
+}
+
+fn serialize_choice<C: Choice, S: Serializer>(choice: &C, serializer: S) -> Result<S::Ok, S::Error> {
+    match choice.word() {
+        Ok(word) => serializer.serialize_str(word),
+        Err(list) => list.serialize(serializer),
+    }
+}
+
+fn deserialize_choice<'de, C: Choice, D: Deserializer<'de>>(deserializer: D) -> Result<C, D::Error> {
+    struct Visitor<C>(std::marker::PhantomData<C>);
+    impl<'de, C: Choice> de::Visitor<'de> for Visitor<C> {
+        type Value = C;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("\"all\", \"none\" or a list of strings")
+        }
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<C, E> {
+            match text {
+                "all" => Ok(C::ALL),
+                "none" => Ok(C::NONE),
+                _ => Err(E::custom("not \"all\", \"none\" or a list of strings")),
+            }
+        }
+        fn visit_seq<A: de::SeqAccess<'de>>(self, seq: A) -> Result<C, A::Error> {
+            Vec::deserialize(de::value::SeqAccessDeserializer::new(seq)).map(C::some)
+        }
+    }
+    deserializer.deserialize_any(Visitor(std::marker::PhantomData))
+}
+
+fn choice_schema() -> Schema {
+    json_schema!({ "anyOf": [
+        { "type": "string", "enum": ["all", "none"] },
+        { "type": "array", "items": { "type": "string" } },
+    ]})
+}
+
 impl Serialize for ForwardQuery {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::All => serializer.serialize_str("all"),
-            Self::None => serializer.serialize_str("none"),
-            Self::Keys(keys) => keys.serialize(serializer),
-        }
+        serialize_choice(self, serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for ForwardQuery {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = ForwardQuery;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"all\", \"none\" or a list of strings")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<ForwardQuery, E> {
-                match text {
-                    "all" => Ok(ForwardQuery::All),
-                    "none" => Ok(ForwardQuery::None),
-                    _ => Err(E::custom("not \"all\", \"none\" or a list of strings")),
-                }
-            }
-            fn visit_seq<A: de::SeqAccess<'de>>(self, seq: A) -> Result<ForwardQuery, A::Error> {
-                Vec::deserialize(de::value::SeqAccessDeserializer::new(seq)).map(ForwardQuery::Keys)
-            }
-        }
-        deserializer.deserialize_any(Visitor)
+        deserialize_choice(deserializer)
     }
 }
 
@@ -206,9 +285,30 @@ impl JsonSchema for ForwardQuery {
         "ForwardQuery".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [
-            { "type": "string", "enum": ["all", "none"] },
-            { "type": "array", "items": { "type": "string" } },
-        ]})
+        choice_schema()
+    }
+}
+
+impl Serialize for AdobeAuth {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize_choice(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for AdobeAuth {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize_choice(deserializer)
+    }
+}
+
+impl JsonSchema for AdobeAuth {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "AdobeAuth".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        choice_schema()
     }
 }

@@ -129,6 +129,8 @@ mod tests {
                 "routes[].upstreams",
                 "routes[].strategy",
                 "security.auth_tokens[].token",
+                "security.users[].user",
+                "security.users[].password",
             ];
             assert_eq!(key.default.is_none(), needed.contains(&key.path.as_str()), "default of {}", key.path);
         }
@@ -146,7 +148,8 @@ mod tests {
     #[test]
     fn what_is_secret_is_known() {
         let secret: Vec<_> = keys().iter().filter(|key| key.secret && key.variable.is_some()).map(|key| &*key.path).collect();
-        assert_eq!(secret, ["upstream", "upstreams", "security.auth_tokens", "security.admin_token", "log.fingerprint_key"]);
+        let known = ["upstream", "upstreams", "security.auth_tokens", "security.users", "security.auth_secret"];
+        assert_eq!(secret, [&known[..], &["security.admin_token", "log.fingerprint_key"]].concat());
     }
 
     #[test]

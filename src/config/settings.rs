@@ -1,6 +1,5 @@
 //! Pure: what the operator chose, judged: every value here is within its bounds, so that nobody has to ask again.
 
-use std::fmt;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,9 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::address::ListenAddr;
 
+mod access;
 mod operation;
 mod upstreams;
 
+pub use access::{AdobeAuth, Key, ProxyMode, Security, TokenEntry, UserEntry};
 pub use operation::{Admin, Drain, Reload};
 pub use upstreams::{CheckKind, Dns, HealthCheck, Match, Pool, ProxyProtocol, Route, Strategy, Upstream};
 
@@ -221,80 +222,6 @@ pub struct ServerTls {
     pub key: PathBuf,
     /// Authorities whose certificate a client must show; `None` asks for none.
     pub client_ca: Option<PathBuf>,
-}
-
-/// Who may come in, and where the relay may go.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Security {
-    /// Whether a client must show a token.
-    pub auth_enabled: bool,
-    /// The tokens of `auth_tokens` and of `auth_tokens_file`; no two have the same value.
-    pub auth_tokens: Vec<TokenEntry>,
-    /// Networks clients may come from; empty lets every network.
-    pub allowed_clients: Vec<IpNetwork>,
-    /// Networks clients may not come from, though allowed above.
-    pub denied_clients: Vec<IpNetwork>,
-    /// Networks whose PROXY header is believed; empty believes none.
-    pub trusted_proxies: Vec<IpNetwork>,
-    /// Whether they must send one.
-    pub proxy_protocol: ProxyMode,
-    /// Non-public networks in which an upstream may stand.
-    pub upstream_allowed_networks: Vec<IpNetwork>,
-    /// What TLS for clients, or for HTTP, is done with; there if any address asks for it.
-    pub tls: Option<ServerTls>,
-}
-
-/// Whether a connection from a trusted proxy must begin with a PROXY header.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ProxyMode {
-    /// It may: without one the proxy is the client itself.
-    Optional,
-    /// It must, as the specification has it.
-    #[default]
-    Required,
-}
-
-/// One token and what it opens.
-#[derive(Clone)]
-pub struct TokenEntry {
-    /// What the client shows.
-    pub token: SecretString,
-    /// What logs call it.
-    pub name: String,
-    /// Whether it lets publish.
-    pub publish: bool,
-    /// Whether it lets play.
-    pub play: bool,
-    /// Globs on "app/stream", known to compile with `literal_separator`; empty opens every stream.
-    pub streams: Vec<String>,
-}
-
-impl TokenEntry {
-    fn parts(&self) -> (&str, &str, bool, bool, &[String]) {
-        (self.token.expose_secret(), &self.name, self.publish, self.play, &self.streams)
-    }
-}
-
-// Only ever compared with the operator's own other configuration (reload), never with what a peer sent: no constant time needed.
-impl PartialEq for TokenEntry {
-    fn eq(&self, other: &Self) -> bool {
-        self.parts() == other.parts()
-    }
-}
-
-impl fmt::Debug for TokenEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Globs may spell out stream keys.
-        let streams = self.streams.len();
-        let Self { name, publish, play, .. } = self;
-        f.debug_struct("TokenEntry")
-            .field("name", name)
-            .field("publish", publish)
-            .field("play", play)
-            .field("streams", &streams)
-            .finish_non_exhaustive()
-    }
 }
 
 /// New connections of one address (v6: of one /64).

@@ -276,7 +276,8 @@ fn file_descriptors_bound_the_connections() {
 fn secrets() -> Value {
     json!({
         "upstreams": [{ "url": "rtmp://hush:hush@a.example.com/live/hush?k=hush" }],
-        "security": { "auth_enabled": true, "auth_tokens": ["hush1", { "token": "hush2", "name": "studio", "streams": ["live/hush*"] }] },
+        "security": { "auth_enabled": true, "auth_tokens": ["hush1", { "token": "hush2", "name": "studio", "streams": ["live/hush*"] }],
+            "users": [{ "user": "ann", "password": "hush-word" }], "auth_secret": "hush-hush-hush-hush" },
         "log": { "fingerprint_key": "hush-hush-hush-hush" },
     })
 }
@@ -332,7 +333,9 @@ fn no_secret_is_printed_by_an_error_whatever_is_wrong() {
 
 #[test]
 fn no_secret_of_the_environment_is_printed_by_an_error() {
-    for variable in ["UPSTREAM", "UPSTREAMS", "SECURITY_AUTH_TOKENS", "LOG_FINGERPRINT_KEY"] {
+    for variable in
+        ["UPSTREAM", "UPSTREAMS", "SECURITY_AUTH_TOKENS", "SECURITY_USERS", "SECURITY_AUTH_SECRET", "LOG_FINGERPRINT_KEY"]
+    {
         for text in ["hush\u{7}", "[hush", "[\"hush\", 5]", "[{\"hush\": 1}]", "{\"url\": \"hush\"}", "h ush,hush,h\tush"] {
             let judge = |_: &str, _: &[IpNetwork]| Err("is no URL".into());
             let Err(problems) = parse("{}", &[(variable, text)].into_iter().collect(), &judge) else { continue };

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::finding::{Finding, Origin};
-use super::scalar::{RawToken, TokenAction, TokenObject};
+use super::scalar::{RawToken, RawUser, TokenAction, TokenObject};
 use super::schema::keys;
 use super::settings::TokenEntry;
 use super::shape::Shape;
@@ -87,16 +87,37 @@ fn errors_of(at: &str, token: &TokenObject) -> Vec<Finding> {
     refuse(text.is_empty(), "the token is empty");
     refuse(text.chars().any(|c| c.is_whitespace() || c.is_control()), "the token holds a blank or a control character");
     refuse(text.len() > 512, "the token is longer than 512 bytes");
-    refuse(token.actions.is_empty(), "`actions` is empty, so the token opens nothing; expected \"publish\", \"play\" or both");
     refuse(!text.is_empty() && token.name.contains(text), "`name` repeats the token, and logs show names");
-    refuse(token.name.chars().any(char::is_control), "`name` holds a control character");
-    for (index, pattern) in token.streams.iter().enumerate() {
-        // The pattern itself is not repeated: it may spell out a stream key.
-        if let Err(error) = GlobBuilder::new(pattern).literal_separator(true).build() {
-            errors.push(Finding::new(format!("{at}.streams[{index}]"), format!("is no pattern: {}", error.kind())));
-        }
-    }
+    errors.extend(scope_errors(at, &token.name, &token.actions, &token.streams));
     errors
+}
+
+/// What is wrong with what a token, or a user, opens and is called.
+pub(super) fn scope_errors(at: &str, name: &str, actions: &[TokenAction], streams: &[String]) -> Vec<Finding> {
+    let mut errors = Vec::new();
+    if actions.is_empty() {
+        let text = "`actions` is empty, so it opens nothing; expected \"publish\", \"play\" or both";
+        errors.push(Finding::new(at, text));
+    }
+    if name.chars().any(char::is_control) {
+        errors.push(Finding::new(at, "`name` holds a control character"));
+    }
+    let bad = bad_patterns(streams).map(|(index, error)| Finding::new(format!("{at}.streams[{index}]"), error));
+    errors.extend(bad);
+    errors
+}
+
+/// Patterns that are none, by their place. They are not repeated: they may spell out a stream key.
+pub(super) fn bad_patterns(patterns: &[String]) -> impl Iterator<Item = (usize, String)> {
+    let judged = patterns.iter().map(|pattern| GlobBuilder::new(pattern).literal_separator(true).build());
+    judged.enumerate().filter_map(|(index, glob)| Some((index, format!("is no pattern: {}", glob.err()?.kind()))))
+}
+
+/// A user's entry: its password is the token.
+pub(super) fn entry_of(user: RawUser) -> TokenEntry {
+    let RawUser { user, password, name, actions, streams } = user;
+    let name = if name.is_empty() { user } else { name };
+    entry(0, TokenObject { token: password, name, actions, streams })
 }
 
 fn entry(number: usize, token: TokenObject) -> TokenEntry {

@@ -125,7 +125,8 @@ async fn negotiate(stream: &mut TcpStream, session: &mut ServerSession) -> io::R
         stream.write_all(&session.take_output()).await?;
         match progress {
             Ok(Progress::Requested(request)) => return Ok(Some(request)),
-            Ok(Progress::More) => {}
+            // It never pauses at connect.
+            Ok(Progress::More | Progress::Connecting) => {}
             Ok(Progress::Refused) | Err(_) => return Ok(None),
         }
     }

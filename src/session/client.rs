@@ -10,48 +10,76 @@ use super::opening::TELL;
 use super::outcome::{Outcome, Side, Status};
 use super::piece;
 use super::sides::farewell;
+use crate::admission::Login;
 use crate::protocol::rtmp::server::{Progress, Request, ServerError, ServerSession, Stage};
 use crate::tls::Stream;
 
 /// Most bytes of a client that are kept while an upstream is dialled.
 const EARLY: usize = 64 * 1024;
 
+/// What a client has come to.
+pub(super) enum Heard {
+    /// connect, which waits for [`Client::accept`] or [`Client::refuse_connect`].
+    Connect,
+    /// publish or play.
+    Request(Box<Request>),
+}
+
 /// A client that has not been passed on yet.
 pub(super) struct Client {
     pub(super) stream: Stream,
     pub(super) session: ServerSession,
     early: Vec<u8>,
-    /// Read and not yet looked at.
-    first: Vec<u8>,
+    /// Read and not yet looked at; none: more is to be read first.
+    first: Option<Vec<u8>>,
+    /// Who it has proven to be.
+    pub(super) login: Option<Login>,
 }
 
 impl Client {
     /// A client whose connection opened with `first`.
     pub(super) fn new(stream: Stream, first: Vec<u8>) -> Self {
-        let session = ServerSession::new(&mut |bytes| rand::fill(bytes));
-        Self { stream, session, early: Vec::new(), first }
+        let mut session = ServerSession::new(&mut |bytes| rand::fill(bytes));
+        session.pause_at_connect();
+        Self { stream, session, early: Vec::new(), first: Some(first), login: None }
     }
 
-    /// Talks until publish or play is complete.
-    pub(super) async fn negotiate(&mut self) -> Result<Box<Request>, Outcome> {
+    /// Talks until connect waits for an answer, or publish or play is complete.
+    pub(super) async fn negotiate(&mut self) -> Result<Heard, Outcome> {
         loop {
-            let first = std::mem::take(&mut self.first);
-            let progress = if first.is_empty() {
-                let session = &mut self.session;
-                heard(piece::read(&mut self.stream, |bytes| session.handle_input(bytes)).await)?
-            } else {
-                self.session.handle_input(&first)
+            let progress = match self.first.take() {
+                Some(first) => self.session.handle_input(&first),
+                None => {
+                    let session = &mut self.session;
+                    heard(piece::read(&mut self.stream, |bytes| session.handle_input(bytes)).await)?
+                }
             };
             let sent = self.flush().await;
             match progress {
                 Err(e) => return Err(self.broke(&e).await),
-                Ok(Progress::Requested(request)) => return Ok(request),
+                Ok(Progress::Connecting) => return Ok(Heard::Connect),
+                Ok(Progress::Requested(request)) => return Ok(Heard::Request(request)),
                 Ok(Progress::Refused) => {
                     farewell(&mut self.stream).await;
                     return Err(Outcome::new(Side::Relay, "refused", Status::Rejected));
                 }
                 Ok(Progress::More) => sent.map_err(lost)?,
             }
+        }
+    }
+
+    /// Lets the client go on behind connect.
+    pub(super) fn accept(&mut self) {
+        self.session.accept_connect();
+        // What came with connect in one segment waits in the session.
+        self.first = Some(Vec::new());
+    }
+
+    /// Refuses connect in these words and closes.
+    pub(super) async fn refuse_connect(&mut self, description: &[u8]) {
+        self.session.refuse_connect(description);
+        if let Ok(Ok(())) = timeout(TELL, self.flush()).await {
+            farewell(&mut self.stream).await;
         }
     }
 

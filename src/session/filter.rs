@@ -7,7 +7,7 @@ use super::find::Asked;
 use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
 use super::report;
-use crate::admission::{Claim, Granted, Refusal};
+use crate::admission::{Claim, Granted, Proof, Refusal};
 use crate::protocol::name::{Action, StreamName};
 use crate::protocol::rtmp::amf0::Value;
 use crate::protocol::rtmp::command::{Command, kind};
@@ -107,7 +107,8 @@ impl ClientFilter {
         let request = &self.asked.request;
         let mut name = StreamName::parse(&request.app, &stream).map_err(|e| e.to_string())?;
         let gate = &self.place.shared.gate;
-        let granted = gate.authenticate(action, &mut name, &request.tokens);
+        let proof = self.asked.login.as_ref().map(Proof::Login);
+        let granted = gate.authenticate(action, &mut name, &request.tokens, proof);
         let granted = granted.and_then(|granted| gate.still_good(granted.token).map(|()| granted));
         let granted = granted.map_err(|refusal| self.unauthorised(action, &refusal))?;
         if action == Action::Publish {

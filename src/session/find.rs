@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::introduce::{Failure, Introduction, introduce};
+use super::enter::enter;
+use super::introduce::{Failure, Introduction};
 use super::life::Place;
 use super::outcome::{Outcome, Side, Status};
 use super::relay::{failure_code, refusal_code};
 use super::report;
-use crate::admission::{AuthError, Granted};
+use crate::admission::{AuthError, Granted, Login};
 use crate::protocol::name::{Action, Identity, Names, StreamName};
 use crate::protocol::proxy::Ends;
+use crate::protocol::rtmp::adobe::LoginError;
 use crate::protocol::rtmp::replay::Renamer;
 use crate::protocol::rtmp::server::Request;
 use crate::upstream::{Ask, Connected, DialPermit, Family, Link, Load, NoRoute, Publication, Seek, SeekError, Target, TargetId};
@@ -21,6 +23,9 @@ use crate::upstream::{Ask, Connected, DialPermit, Family, Link, Load, NoRoute, P
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
 const AGAIN_MOST: Duration = Duration::from_secs(1);
 
+/// What a client is told whose upstream does not let the relay in: nothing that it could do about it.
+const LOCKED_OUT: &str = "the upstream does not let the relay in: whoever runs the relay finds in its log why";
+
 /// What a client asks for, and is authorised to.
 pub(super) struct Asked {
     pub(super) request: Request,
@@ -28,6 +33,8 @@ pub(super) struct Asked {
     /// What every room calls the stream by.
     pub(super) identity: Identity,
     pub(super) granted: Granted,
+    /// Who it has proved to be, for what it asks next.
+    pub(super) login: Option<Login>,
 }
 
 /// An upstream that took the publish or play.
@@ -116,12 +123,12 @@ async fn find_once(place: &Place, asked: &Asked, lost: Option<TargetId>, ends: E
     let mut report_step = report::steps(place);
     loop {
         let link = seek.next(&mut report_step).await.map_err(|e| sought_in_vain(place, request.action, &e))?;
-        let Link { target, mut connected, permit, load, deadline } = link;
+        let Link { target, connected, permit, load, deadline } = link;
         report::connected(place, &target, &connected);
         let names = target.address(name, &shared.forward).map_err(|e| unaddressable(place, asked, &e.to_string()))?;
         let renamer = Renamer::new(request, names.clone(), granted.token_name.is_some());
-        match introduce(&mut connected, request, &renamer, deadline).await {
-            Ok(introduction) => {
+        match enter(place, &seek, &target, (connected, deadline), request, &renamer).await {
+            Ok((connected, introduction)) => {
                 permit.success();
                 introduction.handshake.into_iter().for_each(|took| shared.telemetry.metrics().upstream_handshaken(took));
                 let introduction = Box::new(introduction);
@@ -193,12 +200,32 @@ fn failed(
         }
         // Told from the others before: the same upstream is dialled anew.
         Failure::Stale => None,
+        Failure::Login(error) => Some(locked_out(place, action, target, permit, error)),
+        // All that it asks was answered.
+        Failure::Asks(_) => Some(locked_out(place, action, target, permit, LoginError::Wrong)),
+        Failure::Dial(error) => {
+            let (kind, counts) = (error.kind(), error.counts());
+            if counts {
+                permit.failure(kind, &error.to_string());
+            }
+            report::dial_failed(place, target, kind, &error, attempt);
+            None
+        }
         Failure::Broken { kind, text } => {
             permit.failure(kind, &text);
             report::dial_failed(place, target, kind, &text, attempt);
             None
         }
     }
+}
+
+/// As a refusal: what is wrong stands in the configuration.
+fn locked_out(place: &Place, action: Action, target: &Target, permit: DialPermit, error: LoginError) -> NotFound {
+    permit.refused();
+    report::upstream_login_failed(place, target, &error);
+    let outcome = Outcome::new(Side::Upstream, "upstream_login", Status::Error).because(error);
+    let why = Why::Refused { by: target.id, busy: false };
+    NotFound { code: failure_code(action).to_owned(), text: LOCKED_OUT.to_owned(), outcome, why }
 }
 
 fn unaddressable(place: &Place, asked: &Asked, text: &str) -> NotFound {

@@ -8,12 +8,13 @@ use tokio::time::{timeout, timeout_at};
 
 use super::piece;
 use crate::protocol::name::Action;
+use crate::protocol::rtmp::adobe::{self, Asked, LoginError};
 use crate::protocol::rtmp::chunk::Message;
 use crate::protocol::rtmp::client::{Answer, ClientParts, ClientSession};
 use crate::protocol::rtmp::replay::Renamer;
 use crate::protocol::rtmp::server::Request;
 use crate::tls::Stream;
-use crate::upstream::Connected;
+use crate::upstream::{Connected, DialError};
 
 /// How long a play waits for the upstream's word before it is passed on without one: a player may wait for a stream to begin.
 const PLAY_GRACE: Duration = Duration::from_secs(1);
@@ -40,6 +41,12 @@ pub(super) enum Failure {
     },
     /// The connection had been waiting for a client, and ended, or was silent, before the upstream had said anything on it.
     Stale,
+    /// It asks who we are, or has heard it: the answer belongs on another connection.
+    Asks(Asked),
+    /// It does not let us in.
+    Login(LoginError),
+    /// There was no other connection.
+    Dial(DialError),
     /// It does not speak RTMP as it should, or not in time.
     Broken {
         /// One word of a bounded set.
@@ -115,6 +122,9 @@ impl Talk<'_> {
                 Ok(Answer::More) => {}
                 Ok(Answer::Started) => return Ok(()),
                 Ok(Answer::Refused { code, description }) => {
+                    if let Some(asked) = (!session.asked()).then(|| adobe::asked(&description)).flatten() {
+                        return Err(Failure::Asks(asked));
+                    }
                     return Err(Failure::Refused { code, text: renamer.unname(&description) });
                 }
                 Err(e) => return Err(Failure::Broken { kind: "protocol", text: e.to_string() }),

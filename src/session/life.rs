@@ -11,9 +11,10 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
-use super::client::Client;
+use super::client::{Client, Heard};
 use super::find::{Again, Asked, Found, bad_name_code, find};
 use super::hold::hold;
+use super::login;
 use super::opening::{self, Opened, Speaks};
 use super::outcome::{Outcome, Side, Status};
 use super::preface;
@@ -26,7 +27,7 @@ use super::takeover;
 use super::worker::Worker;
 use super::{Door, Shared};
 use crate::admission::supervisor::Kick;
-use crate::admission::{Claim, Permit, Refusal};
+use crate::admission::{Claim, Login, Permit, Proof, Refusal};
 use crate::protocol::name::{Action, NameError, StreamName};
 use crate::protocol::rtmp::server::Request;
 use crate::telemetry::{SessionCell, State};
@@ -106,8 +107,12 @@ async fn admitted(arrival: Box<Arrival>) -> Result<Admitted, Outcome> {
 async fn prepare(admitted: Admitted) -> Result<Box<Relay>, Outcome> {
     let Admitted { place, opened: Opened { stream, first, .. }, at, permit, kick } = admitted;
     let mut client = Client::new(stream, first);
-    let request = negotiated(&place, &mut client, at).await?;
-    let asked = match judge(&place, *request) {
+    let request = match negotiated(&place, &mut client, at).await {
+        Ok(request) => request,
+        Err(Unheard::Ended(outcome)) => return Err(outcome),
+        Err(Unheard::Refused(refused)) => return Err(refused.tell(&place, client, permit).await),
+    };
+    let asked = match judge(&place, *request, client.login.take()) {
         Ok(asked) => asked,
         Err((code, text, outcome)) => {
             client.refuse(code, &text).await;
@@ -120,19 +125,36 @@ async fn prepare(admitted: Admitted) -> Result<Box<Relay>, Outcome> {
     switch(place, client, asked, found, (permit, claimed)).await
 }
 
+/// Why there is no publish or play.
+enum Unheard {
+    Ended(Outcome),
+    /// The client was asked who it is, or could not prove it, and is to be told.
+    Refused(Box<login::Refused>),
+}
+
 /// Hears the client up to publish or play, under the one deadline that began with its socket.
-async fn negotiated(place: &Place, client: &mut Client, at: Instant) -> Result<Box<Request>, Outcome> {
+async fn negotiated(place: &Place, client: &mut Client, at: Instant) -> Result<Box<Request>, Unheard> {
     let limit = place.shared.timeouts.preface;
-    tokio::select! {
+    let heard = tokio::select! {
         biased;
         outcome = place.seat.ended() => {
             client.refuse("", told(outcome.reason)).await;
-            Err(outcome)
+            return Err(Unheard::Ended(outcome));
         }
-        request = timeout_at((at + limit).into(), client.negotiate()) => match request {
-            Ok(request) => request,
-            Err(_) => Err(client.too_slow(limit).await),
-        },
+        request = timeout_at((at + limit).into(), heard(place, client)) => request,
+    };
+    match heard {
+        Ok(request) => request,
+        Err(_) => Err(Unheard::Ended(client.too_slow(limit).await)),
+    }
+}
+
+async fn heard(place: &Place, client: &mut Client) -> Result<Box<Request>, Unheard> {
+    loop {
+        match client.negotiate().await.map_err(Unheard::Ended)? {
+            Heard::Request(request) => return Ok(request),
+            Heard::Connect => login::judge(place, client).map_err(|refused| Unheard::Refused(Box::new(refused)))?,
+        }
     }
 }
 
@@ -228,7 +250,7 @@ async fn turn_away(place: &Place, tcp: TcpStream, refusal: Refusal) -> Outcome {
 type Denial = (&'static str, String, Outcome);
 
 /// Judges name and token.
-fn judge(place: &Place, request: Request) -> Result<Asked, Denial> {
+fn judge(place: &Place, request: Request, login: Option<Login>) -> Result<Asked, Denial> {
     let action = request.action;
     let bad_name = |e: NameError| {
         report::refused(place, "bad_name", &e.to_string());
@@ -236,19 +258,20 @@ fn judge(place: &Place, request: Request) -> Result<Asked, Denial> {
         (bad_name_code(action), e.to_string(), outcome)
     };
     let mut name = StreamName::parse(&request.app, &request.stream).map_err(bad_name)?;
-    let granted = match place.shared.gate.authenticate(action, &mut name, &request.tokens) {
+    let proof = login.as_ref().map(Proof::Login);
+    let granted = match place.shared.gate.authenticate(action, &mut name, &request.tokens, proof) {
         Ok(granted) => granted,
         Err(refusal) => return Err(unauthorised(place, action, refusal)),
     };
     let identity = name.identity().map_err(bad_name)?;
     place.cell.learn(|facts| {
-        report::identify(place, facts, "rtmp", action, &identity, &granted);
+        report::identify(place, facts, action, &identity, &granted);
         facts.reconnects = request.reconnects;
     });
     if let Err(refusal) = place.shared.gate.still_good(granted.token) {
         return Err(unauthorised(place, action, refusal));
     }
-    Ok(Asked { request, name, identity, granted })
+    Ok(Asked { request, name, identity, granted, login })
 }
 
 fn unauthorised(place: &Place, action: Action, refusal: Refusal) -> Denial {

@@ -37,6 +37,19 @@ pub(super) enum Speaks {
     Rtsp,
 }
 
+impl Opened {
+    fn new(place: &Place, stream: Stream, first: Vec<u8>, speaks: Speaks) -> Self {
+        let scheme = match (speaks, stream.is_private()) {
+            (Speaks::Rtmp, false) => "rtmp",
+            (Speaks::Rtmp, true) => "rtmps",
+            (Speaks::Rtsp, false) => "rtsp",
+            (Speaks::Rtsp, true) => "rtsps",
+        };
+        place.cell.learn(|facts| facts.protocol = Some(scheme));
+        Self { stream, first, speaks }
+    }
+}
+
 /// Waits for the client's first bytes, in private where it asks for that, under the deadline that began with its socket.
 pub(super) async fn open(place: &Place, tcp: TcpStream, door: Door, at: Instant) -> Result<Opened, Outcome> {
     let deadline = at + place.shared.timeouts.preface;
@@ -62,8 +75,8 @@ async fn heard(place: &Place, tcp: TcpStream, door: Door, spoke: &Cell<bool>) ->
             let outcome = Outcome::new(Side::Client, "plain_on_tls_port", Status::Rejected);
             Err(outcome.because(format_args!("it spoke {}", guess.name())))
         }
-        Guess::Rtmp => Ok(Opened { stream, first, speaks: Speaks::Rtmp }),
-        Guess::Rtsp => Ok(Opened { stream, first, speaks: Speaks::Rtsp }),
+        Guess::Rtmp => Ok(Opened::new(place, stream, first, Speaks::Rtmp)),
+        Guess::Rtsp => Ok(Opened::new(place, stream, first, Speaks::Rtsp)),
         other => {
             answer(&mut stream, other).await;
             Err(Outcome::new(Side::Client, other.reason(), Status::Error))

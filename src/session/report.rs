@@ -23,17 +23,15 @@ pub(super) fn unauthorised(place: &Place, action: Action, text: &str) {
     place.shared.telemetry.emit(events::AuthFailed { session, client, action: action.as_str(), text });
 }
 
+/// A login that failed, before it is known what for.
+pub(super) fn login_failed(place: &Place, text: &str) {
+    let (session, client) = (place.cell.id, place.cell.client());
+    place.shared.telemetry.emit(events::AuthFailed { session, client, action: "connect", text });
+}
+
 /// What is known once the client is: names as the log may show them.
-pub(super) fn identify(
-    place: &Place,
-    facts: &mut Facts,
-    protocol: &'static str,
-    action: Action,
-    identity: &Identity,
-    granted: &Granted,
-) {
+pub(super) fn identify(place: &Place, facts: &mut Facts, action: Action, identity: &Identity, granted: &Granted) {
     let shown = place.shared.telemetry.shown(&identity.app, &identity.stream);
-    facts.protocol = Some(protocol);
     facts.action = Some(action.as_str());
     facts.app = Some(shown.app);
     facts.stream = Some(shown.stream);
@@ -77,6 +75,10 @@ pub(super) fn connected(place: &Place, target: &Target, connected: &Connected) {
 
 pub(super) fn upstream_refused(place: &Place, target: &Target, code: &str) {
     place.shared.telemetry.emit(events::UpstreamRefused { session: place.cell.id, target: &target.label, code });
+}
+
+pub(super) fn upstream_login_failed(place: &Place, target: &Target, error: &dyn std::fmt::Display) {
+    place.shared.telemetry.emit(events::UpstreamLoginFailed { session: place.cell.id, target: &target.label, error });
 }
 
 pub(super) fn relaying(place: &Place) {

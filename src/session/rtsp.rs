@@ -27,7 +27,7 @@ use super::relay::told;
 use super::report;
 use super::seat::Direction;
 use super::switch::max_mark;
-use crate::admission::{AuthError, Claim, Permit, Refusal};
+use crate::admission::{AuthError, Claim, Permit, Proof, Refusal};
 use crate::protocol::name::{Action, NameError};
 use crate::protocol::rtsp::front::Asked;
 use crate::telemetry::State;
@@ -74,7 +74,7 @@ async fn welcome(place: &Place, visitor: &mut Visitor) -> Result<(Box<Asked>, Wi
         let asked = visitor.negotiate().await?;
         match judge(place, visitor, &asked) {
             Ok(wish) => {
-                place.cell.learn(|facts| report::identify(place, facts, "rtsp", asked.action, &wish.identity, &wish.granted));
+                place.cell.learn(|facts| report::identify(place, facts, asked.action, &wish.identity, &wish.granted));
                 if let Err(refusal) = place.shared.gate.still_good(wish.granted.token) {
                     let text = refusal.to_string();
                     report::unauthorised(place, asked.action, &text);
@@ -123,8 +123,8 @@ enum Denial {
 fn judge(place: &Place, visitor: &Visitor, asked: &Asked) -> Result<Wish, Denial> {
     let mut name = asked.url.stream().map_err(Denial::Name)?;
     let shown = &asked.credentials;
-    let proves = |token: &[u8]| shown.digest.as_ref().is_some_and(|d| d.proves(asked.method(), visitor.nonce(), token));
-    let proof = shown.digest.is_some().then_some(&proves as &dyn Fn(&[u8]) -> bool);
+    let knows = |secret: &[u8]| shown.proves(asked.method(), visitor.nonce(), secret);
+    let proof = shown.user().map(|user| Proof::Of { user, knows: &knows });
     let granted = place.shared.gate.challenge(asked.action, &mut name, &shown.tokens, proof).map_err(Denial::Token)?;
     let identity = name.identity().map_err(Denial::Name)?;
     Ok(Wish { name, identity, granted })

@@ -86,7 +86,7 @@ impl State {
 /// What becomes known in the course of a session.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// "rtmp".
+    /// "rtmp", "rtmps", "rtsp" or "rtsps": how the client came.
     pub protocol: Option<&'static str>,
     /// "publish" or "play".
     pub action: Option<&'static str>,

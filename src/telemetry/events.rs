@@ -24,8 +24,8 @@ pub use service::{
 };
 pub use session::{AddressFilled, AuthFailed, SessionEnded, SessionRefused, SessionRelaying, SocketRefused};
 pub use upstream::{
-    UpstreamCircuit, UpstreamConnected, UpstreamDialFailed, UpstreamHealth, UpstreamLost, UpstreamRefused, UpstreamRetry,
-    UpstreamSpare,
+    UpstreamCircuit, UpstreamConnected, UpstreamDialFailed, UpstreamHealth, UpstreamLoginFailed, UpstreamLost, UpstreamRefused,
+    UpstreamRetry, UpstreamSpare,
 };
 
 /// Something that happened.

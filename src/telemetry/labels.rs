@@ -22,7 +22,7 @@ pub(super) const PLAY: &str = "play";
 pub const ACTORS: [&str; 4] = ["supervisor", "rate_limiter", "breaker", "collector"];
 
 /// `error_type` of `rtmp_relay_upstream_errors_total`: the kinds of a failed dial, then what can go wrong behind it.
-pub const ERROR_TYPES: [&str; 22] = [
+pub const ERROR_TYPES: [&str; 23] = [
     "dns",
     "guard",
     "self",
@@ -42,10 +42,13 @@ pub const ERROR_TYPES: [&str; 22] = [
     "handshake",
     "handshake_timeout",
     "protocol",
+    LOGIN,
     REFUSED,
     CLOSED,
     LOST,
 ];
+/// An upstream that asked who we are, and did not let us in.
+pub(super) const LOGIN: &str = "login";
 /// An upstream that said no.
 pub(super) const REFUSED: &str = "refused";
 /// An upstream that said no by closing.
@@ -146,6 +149,7 @@ const UPSTREAM_ENDS: &[&str] = &[
     "hold_expired",
     // Before.
     "upstream_refused",
+    "upstream_login",
     "dns",
     "connect_refused",
     "connect_timeout",
@@ -175,6 +179,7 @@ const RELAY_ENDS: &[&str] = &[
     "guard",
     "self",
     "refused",
+    "auth_challenge",
     "bad_name",
     NO_ROUTE,
     NO_UPSTREAM_OF_FAMILY,

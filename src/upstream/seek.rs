@@ -193,6 +193,21 @@ impl Seek {
         self.walk.undone(target);
     }
 
+    /// Another connection to the target of the last [`Link`], under the same permit, and its deadline: each step of a login is on a
+    /// connection of its own. Uses no attempt.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn redial(&self, target: &Target) -> Result<(Connected, Instant), DialError> {
+        let dial = self.means.dialer.connect_for(target, self.ends);
+        let connected = match self.remaining() {
+            Some(within) => timeout(within, dial).await.unwrap_or(Err(DialError::Cut(within)))?,
+            None => dial.await?,
+        };
+        let deadline = self.deadline(&connected);
+        Ok((connected, deadline))
+    }
+
     /// Waits, asks and dials until there is a connection or enough was tried. `watch` hears each step.
     ///
     /// # Errors

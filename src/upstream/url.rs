@@ -92,9 +92,12 @@ pub enum UrlError {
     /// A `#`.
     #[error("the URL holds a '#': an upstream has no fragment; percent-encode it (%23) where a name holds one")]
     Fragment,
-    /// `user@` or `user:password@`.
-    #[error("a user name and password in an upstream URL are not in this version: remove what stands before the '@'")]
-    Credentials,
+    /// A user name that RTMP has no way to say.
+    #[error("the user name of an RTMP upstream is empty, or holds a '&' or '?', which nobody there would read as part of it")]
+    User,
+    /// A `/` or `?` in what stands before the `@`.
+    #[error("there is a '/' or '?' before the '@': in user name and password they are written %2F and %3F")]
+    Slash,
     /// An escape in user name or password that is no text.
     #[error("the user name or password holds an escape that is no text: percent-encode UTF-8")]
     Userinfo,
@@ -208,11 +211,12 @@ impl UpstreamUrl {
             return Err(UrlError::PlaceholderPlace);
         }
         let (login, authority) = match authority.rsplit_once('@') {
-            Some(_) if scheme.family() == Family::Rtmp => return Err(UrlError::Credentials),
-            Some((userinfo, rest)) => (Some(Userinfo::parse(userinfo).ok_or(UrlError::Userinfo)?), rest),
+            Some((userinfo, rest)) => (Some(login(scheme, userinfo)?), rest),
             None => (None, authority),
         };
-        let (host, port) = parse_authority(authority)?;
+        // A port that is none, and an '@' further on: that was the beginning of a password.
+        let slash = |error| if error == UrlError::Port && path.contains('@') { UrlError::Slash } else { error };
+        let (host, port) = parse_authority(authority).map_err(slash)?;
         let port = port.unwrap_or(scheme.default_port());
         if scheme.is_private() && host.server_name().is_none() {
             return Err(UrlError::Host("no certificate can be for it: a part of the name begins or ends with '-'"));
@@ -283,6 +287,13 @@ fn parse_scheme(scheme: &str) -> Result<Scheme, UrlError> {
     let same = |name: &str| scheme.eq_ignore_ascii_case(name);
     let flash = || FLASH.into_iter().find(|flash| same(flash)).map_or(UrlError::Scheme, UrlError::Flash);
     known.into_iter().find(|known| same(known.as_str())).ok_or_else(flash)
+}
+
+fn login(scheme: Scheme, userinfo: &str) -> Result<Userinfo, UrlError> {
+    let login = Userinfo::parse(userinfo).ok_or(UrlError::Userinfo)?;
+    // Behind an app it is an argument as any other, and nobody escapes it.
+    let unspeakable = login.user().is_empty() || login.user().contains(['&', '?']);
+    if scheme.family() == Family::Rtmp && unspeakable { Err(UrlError::User) } else { Ok(login) }
 }
 
 /// The host, and the port where one is written.

@@ -25,6 +25,7 @@ mod failover;
 mod flv;
 mod hour;
 mod http;
+mod logins;
 mod matrix;
 mod monitoring;
 mod paper;

@@ -18,6 +18,8 @@ mod hold;
 mod hold_ends;
 mod hostile;
 mod hostile_streams;
+mod locked;
+mod logins;
 mod metrics;
 mod origin;
 mod parser;

@@ -52,13 +52,15 @@ pub(crate) struct Script {
     /// Of what it says behind Set Chunk Size.
     pub(crate) chunk_size: u32,
     pub(crate) deeds: HashMap<At, Deed>,
+    /// Who is let in.
+    pub(crate) porter: Option<Porter>,
     /// In place of the answers above: what to send at each of connect, createStream and request.
     pub(crate) replay: Option<[Vec<u8>; 3]>,
 }
 
 impl Default for Script {
     fn default() -> Self {
-        Self { style: Style::Nginx, stream_id: 1, chunk_size: 4096, deeds: HashMap::new(), replay: None }
+        Self { style: Style::Nginx, stream_id: 1, chunk_size: 4096, deeds: HashMap::new(), porter: None, replay: None }
     }
 }
 
@@ -68,6 +70,10 @@ impl Script {
         Self { deeds: [(at, deed)].into(), ..Self::default() }
     }
 }
+
+/// What an upstream with Adobe's authentication says to a connect with this app; none: it may come in. Whoever is not let in is told,
+/// and its connection closed.
+pub(crate) type Porter = fn(app: &str) -> Option<String>;
 
 /// One connection to the origin.
 #[derive(Clone)]
@@ -297,7 +303,14 @@ impl Greeting {
 }
 
 fn heed(mouth: &Mouth, Heeded { ear, message }: &Heeded<'_>) {
-    let Some((name, ..)) = message.command() else { return };
+    let Some((name, _, args)) = message.command() else { return };
+    if let (b"connect", Some(porter)) = (name.as_bytes(), mouth.script.porter) {
+        let app = args.first().and_then(|object| object.get("app")).and_then(Amf::text).unwrap_or_default();
+        if let Some(text) = porter(app) {
+            mouth.write(&refusal(At::Connect, message, "NetConnection.Connect.Rejected", &text, &mouth.script));
+            return act(mouth, ear, Deed::Close);
+        }
+    }
     let at = match &name[..] {
         "connect" => At::Connect,
         "createStream" => At::CreateStream,

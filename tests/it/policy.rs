@@ -116,9 +116,9 @@ fn a_token_that_is_missing_wrong_or_for_something_else_is_refused_in_words() {
     for ((code, text), (want, words)) in [
         (publish("cam"), (denied, "authentication failed: a token is missing, add ?token=... to the stream key")),
         (publish("cam?token=may-publis"), (denied, "authentication failed: the token is not known")),
-        (publish("one?token=may-play-one"), (denied, "authentication failed: the token does not allow to publish")),
-        (play("cam?token=may-publish"), (failed, "authentication failed: the token does not allow to play")),
-        (play("two?token=may-play-one"), (failed, "authentication failed: the token does not open this stream")),
+        (publish("one?token=may-play-one"), (denied, "authentication failed: this token or user may not publish")),
+        (play("cam?token=may-publish"), (failed, "authentication failed: this token or user may not play")),
+        (play("two?token=may-play-one"), (failed, "authentication failed: this token or user does not open this stream")),
     ] {
         assert_eq!((&code[..], &text[..]), (want, words));
     }

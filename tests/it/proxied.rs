@@ -82,6 +82,7 @@ fn the_client_that_a_trusted_proxy_names_is_the_client_everywhere() {
         assert_eq!(row["proxy"], json!(publisher.address()), "{row}");
         assert_eq!(relay.row(publisher.address()), Value::Null, "the proxy is no client");
         publisher.leave();
+        origin.line_of(&format!("cam{number}")).finish();
         let line = relay.closing_line(client);
         assert_eq!((&line["reason"], &line["proxy"]), (&json!("client_closed"), &json!(publisher.address().to_string())));
         let passes = relay.events("session_relaying");
@@ -298,16 +299,14 @@ fn an_upstream_that_asks_for_it_is_told_whose_connection_it_is() {
 fn two_relays_in_a_row_both_know_the_client() {
     let origin = Origin::willing();
     let back = Relay::with(&origin.url(""), trusting(json!({})));
-    for version in ["v1", "v2"] {
+    for (version, clients) in [("v1", ["192.0.2.7:4001", "[2001:db8::7]:4001"]), ("v2", ["192.0.2.7:4002", "[2001:db8::7]:4002"])]
+    {
         let entry = json!([{ "url": format!("rtmp://{}", back.address), "proxy_protocol": version }]);
         let front = Relay::with("", trusting(json!({ "upstream": null, "upstreams": entry })));
-        for header in [v1("192.0.2.7:4001"), v2("[2001:db8::7]:4002")] {
-            let mut publisher = publishing_as(&front, &header, "cam");
+        for client in clients {
+            let publisher = publishing_as(&front, &v2(client), &format!("cam-{version}-{}", client.len()));
             publisher.started();
-            let client = if header.starts_with(V2) { "[2001:db8::7]:4002" } else { "192.0.2.7:4001" };
             assert_eq!(back.row(client.parse().expect("an address"))["state"], "relaying");
-            publisher.leave();
-            publisher.ended();
         }
     }
 }

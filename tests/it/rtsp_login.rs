@@ -27,15 +27,19 @@ fn md5(text: &str) -> String {
 
 /// The Authorization with which `challenged` is answered; `uri` is what the client takes for it.
 fn digest(challenged: &Said, method: &str, uri: &str, password: &str) -> String {
+    digest_as("any", challenged, method, uri, password)
+}
+
+fn digest_as(user: &str, challenged: &Said, method: &str, uri: &str, password: &str) -> String {
     let offered = challenged.headers.iter().find(|(name, value)| name == "WWW-Authenticate" && value.starts_with("Digest "));
     let (_, offer) = offered.expect("Digest is offered");
     let field =
         |name: &str| offer.split(&format!("{name}=\"")).nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
     let (realm, nonce) = (field("realm"), field("nonce"));
-    let (secret, request) = (md5(&format!("any:{realm}:{password}")), md5(&format!("{method}:{uri}")));
+    let (secret, request) = (md5(&format!("{user}:{realm}:{password}")), md5(&format!("{method}:{uri}")));
     let response = md5(&format!("{secret}:{nonce}:{request}"));
     format!(
-        "Authorization: Digest username=\"any\", realm=\"{realm}\", nonce=\"{nonce}\", uri=\"{uri}\", response=\"{response}\""
+        "Authorization: Digest username=\"{user}\", realm=\"{realm}\", nonce=\"{nonce}\", uri=\"{uri}\", response=\"{response}\""
     )
 }
 
@@ -87,14 +91,38 @@ fn who_shows_nothing_is_asked_and_may_answer_with_a_digest() {
 }
 
 #[test]
+fn a_user_logs_in_with_its_password_and_nobody_else_does() {
+    let door = Door::open();
+    let users = json!([{ "user": "ann", "password": "ann-pass" }]);
+    let security = json!({ "auth_enabled": true, "auth_tokens": [TOKEN], "users": users, "adobe_auth": "all" });
+    let relay = Relay::with(&door.url(""), json!({ "security": security }));
+    let as_basic = |user: &str, password: &str| format!("Authorization: Basic {}", STANDARD.encode(format!("{user}:{password}")));
+    for (user, password, opens) in
+        [("ann", "ann-pass", true), ("bob", "ann-pass", false), ("ann", "ann-pas", false), ("ann", TOKEN, true)]
+    {
+        for by_digest in [false, true] {
+            let mut player = Peer::to(&relay);
+            let asked = player.ask("DESCRIBE", URL, "");
+            let shown = if by_digest { digest_as(user, &asked, "DESCRIBE", URL, password) } else { as_basic(user, password) };
+            player.request("DESCRIBE", URL, &shown);
+            if opens {
+                door.accept().serve("DESCRIBE ", "200 OK", &format!("\n\n{SDP}"));
+            }
+            let want = if opens { "200 OK" } else { "401 authentication failed: the token is not known" };
+            assert_eq!(player.message().status(), want, "{user} {password} {by_digest}");
+        }
+    }
+}
+
+#[test]
 fn a_token_opens_what_it_opens_and_no_more() {
     let door = Door::open();
     let relay = Relay::with(&door.url(""), tokens());
     let mut client = Peer::to(&relay);
     let answer = client.ask("ANNOUNCE", URL, &format!("{}\n\nv=0\n", basic(TOKEN)));
-    assert_eq!(answer.status(), "401 authentication failed: the token does not allow to publish");
+    assert_eq!(answer.status(), "401 authentication failed: this token or user may not publish");
     let answer = client.ask("DESCRIBE", "rtsp://relay.test/live/other", &basic(TOKEN));
-    assert_eq!(answer.status(), "401 authentication failed: the token does not open this stream");
+    assert_eq!(answer.status(), "401 authentication failed: this token or user does not open this stream");
     let answer = client.ask("DESCRIBE", "rtsp://relay.test/live/x/..%2fcam", &basic(TOKEN));
     assert!(answer.status().starts_with("404 "), "{answer:?}");
     assert!(door.is_quiet());

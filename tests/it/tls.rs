@@ -12,6 +12,7 @@ use crate::origin::Origin;
 use crate::parser::{Message, kind};
 use crate::private::{Authority, Paper, Tunnel, believing};
 use crate::relay::{Face, Process, Relay};
+use crate::rtsp_peer::Peer;
 use crate::speech::body;
 use crate::wait::{wait_equal, wait_until};
 
@@ -113,6 +114,22 @@ fn where_both_are_allowed_the_first_byte_decides() {
     let relay = Relay::with(&origin.url(""), serving(dir.path(), &authority.paper(&["localhost"]), both));
     streams_pass(&relay, &origin, "plain");
     streams_pass(&through(&tunnel_to(relay.address, &authority)), &origin, "private");
+}
+
+#[test]
+fn a_row_of_status_says_how_the_client_came() {
+    let (authority, dir, origin) = (Authority::new(), directory(), Origin::willing());
+    let both = json!({ "tls_enabled": true, "tls_allow_plain": true });
+    let relay = Relay::with(&origin.url(""), serving(dir.path(), &authority.paper(&["localhost"]), both));
+    let tunnels = [tunnel_to(relay.address, &authority), tunnel_to(relay.address, &authority)];
+    let _publishers = [Client::publishing(&relay, "live", "plain"), Client::publishing(&through(&tunnels[0]), "live", "private")];
+    let mut others = [Peer::to(&relay), Peer::to(&through(&tunnels[1]))];
+    others.iter_mut().for_each(|peer| assert_eq!(peer.ask("OPTIONS", "rtsp://relay.test/live/cam", "").status(), "200 OK"));
+    let status = relay.status();
+    let rows = status["connections"]["sessions"].as_array().expect("rows");
+    let mut schemes: Vec<_> = rows.iter().map(|row| row["protocol"].as_str().expect("a scheme")).collect();
+    schemes.sort_unstable();
+    assert_eq!(schemes, ["rtmp", "rtmps", "rtsp", "rtsps"]);
 }
 
 #[test]

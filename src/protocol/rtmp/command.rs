@@ -140,13 +140,13 @@ fn object(entries: &[(&str, Value)]) -> Value {
     Value::Object(entries.iter().map(|(k, v)| (k.as_bytes().to_vec(), v.clone())).collect())
 }
 
-fn info(level: &str, code: &str, description: &str) -> Vec<(&'static str, Value)> {
+fn info(level: &str, code: &str, description: impl AsRef<[u8]>) -> Vec<(&'static str, Value)> {
     vec![("level", Value::string(level)), ("code", Value::string(code)), ("description", Value::string(description))]
 }
 
 /// `_error` in answer to `transaction`. The shape matters: without the null, or without a description, librtmp-based clients
 /// crash and ffmpeg says nothing.
-pub fn error(transaction: f64, code: &str, description: &str) -> Command {
+pub fn error(transaction: f64, code: &str, description: impl AsRef<[u8]>) -> Command {
     Command::new("_error", transaction, vec![Value::Null, object(&info("error", code, description))])
 }
 

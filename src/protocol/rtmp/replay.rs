@@ -18,12 +18,21 @@ pub struct Renamer {
     names: Names,
     /// The token is ours, and taken out everywhere.
     strip_token: bool,
+    /// What stands behind app and tcUrl, where the upstream asks who we are.
+    behind: String,
 }
 
 impl Renamer {
     /// For the session that `request` began.
     pub fn new(request: &Request, names: Names, strip_token: bool) -> Self {
-        Self { client_stream: request.stream.clone(), client_tc_url: request.tc_url.clone(), names, strip_token }
+        let (client_stream, client_tc_url) = (request.stream.clone(), request.tc_url.clone());
+        Self { client_stream, client_tc_url, names, strip_token, behind: String::new() }
+    }
+
+    /// The same with `behind` behind app and tcUrl of the connect ([`super::adobe`]), and nowhere else.
+    #[must_use]
+    pub fn showing(&self, behind: &str) -> Self {
+        Self { behind: behind.to_owned(), ..self.clone() }
     }
 
     /// Everything the client said up to publish or play, in order, renamed. A createStream whose stream is not the one in use is
@@ -100,7 +109,8 @@ impl Renamer {
     fn rename_connect(&self, args: &mut [Value]) -> bool {
         let Some(properties) = args.first_mut().and_then(Value::properties_mut) else { return false };
         let mut changed = false;
-        for (key, want) in [("app", &self.names.app), ("tcUrl", &self.names.tc_url)] {
+        for (key, name) in [("app", &self.names.app), ("tcUrl", &self.names.tc_url)] {
+            let want = &[&name[..], self.behind.as_bytes()].concat();
             match properties.iter_mut().find(|(k, _)| k.eq_ignore_ascii_case(key.as_bytes())) {
                 Some((_, Value::String(value))) => changed |= replace(value, want),
                 Some((_, value)) => {

@@ -4,12 +4,17 @@
 //! and createStream itself and stops exactly behind publish or play: what follows is kept untouched. Everything the client
 //! said is recorded, to be said again to an upstream ([`super::replay`]).
 
+use super::adobe::{self, Said};
 use super::amf0::Value;
 use super::chunk::{Message, Reader, Writer};
-use super::command::{self, Command, CommandError, kind};
-use super::handshake::{self, HandshakeError, PACKET};
-use super::tracker::{ChunkError, Tracker};
+use super::command::{self, Command, kind};
+use super::handshake::{self, PACKET};
+use super::tracker::Tracker;
 use crate::protocol::name::{Action, Query};
+
+mod error;
+
+pub use error::ServerError;
 
 /// Window Acknowledgement Size and Set Peer Bandwidth that the relay announces, bytes.
 const WINDOW: u32 = 2_500_000;
@@ -21,44 +26,6 @@ pub const MAX_MESSAGES: usize = 100;
 pub const MAX_RECORDED: usize = 256 * 1024;
 /// Most createStream.
 pub const MAX_CREATE_STREAM: u32 = 4;
-
-/// Why a client's command phase ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ServerError {
-    /// Not RTMP, or RTMPE.
-    #[error(transparent)]
-    Handshake(#[from] HandshakeError),
-    /// The chunk stream is broken or beyond its bounds.
-    #[error(transparent)]
-    Chunk(#[from] ChunkError),
-    /// A command that cannot be read.
-    #[error(transparent)]
-    Command(#[from] CommandError),
-    /// A command at the wrong time.
-    #[error("{0}")]
-    Order(&'static str),
-    /// More than [`MAX_MESSAGES`] messages or [`MAX_RECORDED`] bytes.
-    #[error("more than 100 messages or 256 KiB before publish or play")]
-    TooMuch,
-    /// A window so small that the upstream would acknowledge every read.
-    #[error("Window Acknowledgement Size {0} is too small: 1024 or more is right")]
-    TinyWindow(u32),
-}
-
-impl ServerError {
-    /// One word of a bounded set, for logs and metrics.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Handshake(HandshakeError::Encrypted(_)) => "rtmpe",
-            Self::Handshake(HandshakeError::Version(_)) => "not_rtmp",
-            Self::Chunk(e) => e.reason(),
-            Self::Command(_) => "malformed_command",
-            Self::Order(_) => "command_out_of_order",
-            Self::TooMuch => "too_many_commands",
-            Self::TinyWindow(_) => "tiny_ack_window",
-        }
-    }
-}
 
 /// How far the client has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,6 +68,9 @@ pub struct Request {
 pub enum Progress {
     /// More bytes are wanted.
     More,
+    /// connect has come, and waits for [`ServerSession::accept_connect`] or [`ServerSession::refuse_connect`]. Only after
+    /// [`ServerSession::pause_at_connect`].
+    Connecting,
     /// publish or play is complete.
     Requested(Box<Request>),
     /// connect was answered with the refusal that [`ServerSession::refuse_at_connect`] set.
@@ -137,6 +107,16 @@ pub struct ServerSession {
     requested: Option<(Action, u32)>,
     refusal: Option<String>,
     reconnects: bool,
+    pauses: bool,
+    connecting: Option<Connecting>,
+}
+
+/// A connect that has not been answered.
+#[derive(Debug, Clone, Copy)]
+struct Connecting {
+    transaction: f64,
+    /// The client spoke of Enhanced RTMP's capsEx.
+    reconnect: bool,
 }
 
 impl ServerSession {
@@ -159,6 +139,8 @@ impl ServerSession {
             streams: 0,
             requested: None,
             refusal: None,
+            pauses: false,
+            connecting: None,
             reconnects: false,
         }
     }
@@ -171,6 +153,41 @@ impl ServerSession {
     /// The client will be refused with `text` when it says connect.
     pub fn refuse_at_connect(&mut self, text: String) {
         self.refusal = Some(text);
+    }
+
+    /// From now on connect is not answered before somebody has looked at it.
+    pub fn pause_at_connect(&mut self) {
+        self.pauses = true;
+    }
+
+    /// What the client shows with connect: `app` as sent, and values that may be a token.
+    pub fn shown(&self) -> (&[u8], &[Vec<u8>]) {
+        (&self.app, &self.tokens)
+    }
+
+    /// What the client says about itself in Adobe's authentication; from then on it is in neither `app` nor `tcUrl`.
+    pub fn take_said(&mut self) -> Option<Said> {
+        let (by_app, by_url) = (adobe::take(&mut self.app), adobe::take(&mut self.tc_url));
+        by_app.or(by_url)
+    }
+
+    /// Answers the connect that waits; [`Self::handle_input`] goes on behind it, without more bytes if need be.
+    pub fn accept_connect(&mut self) {
+        let Some(Connecting { transaction, reconnect }) = self.connecting.take() else { return };
+        self.stage = Stage::Commands;
+        let window = WINDOW.to_be_bytes();
+        self.writer.write(&mut self.output, 2, 0, kind::WINDOW_ACK_SIZE, 0, &window);
+        let bandwidth = [&window[..], &[2]].concat();
+        self.writer.write(&mut self.output, 2, 0, kind::SET_PEER_BANDWIDTH, 0, &bandwidth);
+        self.send_command(3, 0, &command::connect_result(transaction, reconnect));
+    }
+
+    /// Refuses the connect that waits. `close` goes with it, as Flash Media Server sends it: librtmp waits for that before it comes back with
+    /// a name or a proof ([`adobe`]).
+    pub fn refuse_connect(&mut self, description: &[u8]) {
+        let Some(Connecting { transaction, .. }) = self.connecting.take() else { return };
+        self.send_command(3, 0, &command::error(transaction, "NetConnection.Connect.Rejected", description));
+        self.send_command(3, 0, &Command::new("close", 0.0, vec![Value::Null]));
     }
 
     /// Bytes for the client, and forgets them.
@@ -322,7 +339,7 @@ impl ServerSession {
         let object = command.args.first().filter(|o| o.properties().is_some());
         let Some(object) = object else { return Err(ServerError::Order("connect without a command object")) };
         if let Some(text) = self.refusal.take() {
-            let error = command::error(command.transaction, "NetConnection.Connect.Rejected", &text);
+            let error = command::error(command.transaction, "NetConnection.Connect.Rejected", text);
             self.send_command(3, 0, &error);
             return Ok(Progress::Refused);
         }
@@ -333,12 +350,11 @@ impl ServerSession {
         let caps = object.get("capsEx").and_then(Value::as_number);
         self.reconnects = caps.is_some_and(|caps| (0.0..4e9).contains(&caps) && caps as u32 & RECONNECT != 0);
         let reconnect = object.get("capsEx").is_some();
-        self.stage = Stage::Commands;
-        let window = WINDOW.to_be_bytes();
-        self.writer.write(&mut self.output, 2, 0, kind::WINDOW_ACK_SIZE, 0, &window);
-        let bandwidth = [&window[..], &[2]].concat();
-        self.writer.write(&mut self.output, 2, 0, kind::SET_PEER_BANDWIDTH, 0, &bandwidth);
-        self.send_command(3, 0, &command::connect_result(command.transaction, reconnect));
+        self.connecting = Some(Connecting { transaction: command.transaction, reconnect });
+        if self.pauses {
+            return Ok(Progress::Connecting);
+        }
+        self.accept_connect();
         Ok(Progress::More)
     }
 
@@ -382,7 +398,9 @@ pub(crate) fn judge_window(payload: &[u8]) -> Result<(), ServerError> {
 }
 
 fn tokens(tc_url: &[u8], args: &[Value]) -> Vec<Vec<u8>> {
-    let mut found = Vec::new();
+    let (mut found, mut tc_url) = (Vec::new(), tc_url.to_vec());
+    // Clients write theirs behind a query with another '?'.
+    adobe::take(&mut tc_url);
     if let Some(at) = tc_url.iter().position(|&b| b == b'?') {
         found = Query::parse(&tc_url[at + 1..]).take(b"token");
     }

@@ -24,6 +24,8 @@ pub struct Credentials {
     pub tokens: Vec<Vec<u8>>,
     /// A proof that a token is known, without the token.
     pub digest: Option<DigestAnswer>,
+    /// User name and password of Basic.
+    pair: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl fmt::Debug for Credentials {
@@ -39,10 +41,10 @@ impl Credentials {
             return Self::default();
         };
         if scheme.is("Bearer") {
-            return Self { tokens: vec![scheme.token], digest: None };
+            return Self { tokens: vec![scheme.token], ..Self::default() };
         }
         if scheme.is("Basic") {
-            return Self { tokens: password(&scheme.token).into_iter().collect(), digest: None };
+            return Self::basic(&scheme.token).unwrap_or_default();
         }
         let digest = scheme.is("Digest").then(|| DigestAnswer {
             user: scheme.text("username"),
@@ -53,20 +55,34 @@ impl Credentials {
             is_md5: Algorithm::named(scheme.get("algorithm")) == Some(Algorithm::Md5),
             quality: scheme.get("qop").map(|qop| (scheme.text("nc"), scheme.text("cnonce"), qop.to_vec())),
         });
-        Self { tokens: Vec::new(), digest }
+        Self { digest, ..Self::default() }
+    }
+
+    /// The password is a token, or that of the user; the user name is a token where there is no password.
+    fn basic(base64: &[u8]) -> Option<Self> {
+        let pair = BASE64.decode(base64).ok()?;
+        let at = pair.iter().position(|&b| b == b':').unwrap_or(pair.len());
+        let (user, password) = (&pair[..at], pair.get(at + 1..).unwrap_or_default());
+        let token = if password.is_empty() { user } else { password };
+        Some(Self { tokens: vec![token.to_vec()], digest: None, pair: Some((user.to_vec(), password.to_vec())) })
+    }
+
+    /// What the client calls itself, where it shows or proves a password.
+    pub fn user(&self) -> Option<&[u8]> {
+        let by_digest = self.digest.as_ref().map(|digest| &digest.user[..]);
+        by_digest.or(self.pair.as_ref().map(|(user, _)| &user[..]))
+    }
+
+    /// Whether who shows this, for a request with `method`, knows `secret`; `nonce` is that of the challenge it answers.
+    pub fn proves(&self, method: &[u8], nonce: &str, secret: &[u8]) -> bool {
+        let by_digest = self.digest.as_ref().is_some_and(|digest| digest.proves(method, nonce, secret));
+        by_digest || self.pair.as_ref().is_some_and(|(_, password)| bool::from(password.ct_eq(secret)))
     }
 
     /// Whether anything was shown.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty() && self.digest.is_none()
     }
-}
-
-fn password(base64: &[u8]) -> Option<Vec<u8>> {
-    let pair = BASE64.decode(base64).ok()?;
-    let at = pair.iter().position(|&b| b == b':').unwrap_or(pair.len());
-    let password = pair.get(at + 1..).unwrap_or_default();
-    Some(if password.is_empty() { pair[..at].to_vec() } else { password.to_vec() })
 }
 
 /// A Digest answer. The user name may be any; the password is a token.

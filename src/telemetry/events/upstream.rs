@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Event;
 use super::session::millis;
-use crate::telemetry::labels::{CLOSED, LOST, REFUSED, circuit_value};
+use crate::telemetry::labels::{CLOSED, LOGIN, LOST, REFUSED, circuit_value};
 use crate::telemetry::{SessionId, Telemetry};
 
 /// Characters shown of what an upstream calls its refusal.
@@ -238,6 +238,31 @@ impl Event for UpstreamRefused<'_> {
                 kind,
                 code = self.code.chars().take(MAX_CODE).collect::<String>(),
                 "the upstream refused the stream"
+            );
+        }
+    }
+}
+
+/// An upstream asked who we are, and did not let us in. It is well: no breaker counts this.
+pub struct UpstreamLoginFailed<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// Label of the target.
+    pub target: &'a str,
+    /// Why, without a word of either side.
+    pub error: &'a dyn Display,
+}
+
+impl Event for UpstreamLoginFailed<'_> {
+    fn emit(self, telemetry: &Telemetry) {
+        telemetry.metrics().upstream_errors.with_label_values(&[LOGIN]).inc();
+        if telemetry.may_log("upstream_login_failed", LOGIN, None) {
+            tracing::warn!(
+                event = "upstream_login_failed",
+                session = self.session.0,
+                upstream = self.target,
+                error = %self.error,
+                "the upstream does not let the relay in"
             );
         }
     }

@@ -59,7 +59,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes to `url`.
+    /// Publishes to `url`. Words behind a blank are properties of rtmp2sink, and options of librtmp.
     pub fn start(sender: Sender, url: &str, take: Take) -> Self {
         Self::believing(sender, url, take, None)
     }
@@ -128,7 +128,9 @@ fn gstreamer(sink: &str, url: &str, take: Take, authority: Option<&Path>) -> Com
     let mut command = Command::new("gst-launch-1.0");
     command.arg("-q").args(["filesrc", &format!("location={}", take.clip.display()), "!", "flvdemux", "name=in"]);
     command.args(["flvmux", "name=out", "streamable=true", "!"]);
-    command.args([sink, &format!("location={url}"), &format!("sync={}", take.paced)]);
+    let (location, properties) = url.split_once(' ').filter(|_| sink == "rtmp2sink").unwrap_or((url, ""));
+    command.args([sink, &format!("location={location}"), &format!("sync={}", take.paced)]);
+    command.args(properties.split_whitespace());
     command.args(authority.map(|_| UNSIGNED));
     command.args(["in.video", "!", "queue", "!", "h264parse", "!", "out.video"]);
     command.args(["in.audio", "!", "queue", "!", "aacparse", "!", "out.audio"]);
