@@ -43,20 +43,21 @@ impl Actor for ConnectionActor {
         place.worker.wheel.add(&place.seat);
         let kick = ctx.address().recipient();
         let session = guarded(live(Box::new(Arrival { place: Rc::clone(&place), stream, at, door, kick })));
-        let told = async move {
-            let outcome = session.await.unwrap_or_else(|| {
+        let told = session.map(move |outcome| {
+            let outcome = outcome.unwrap_or_else(|| {
                 report::panicked(&place);
                 Outcome::new(Side::Relay, "panic", Status::Error)
             });
             report::ended(&place, &outcome, Instant::now());
-        };
+        });
         ctx.spawn(told.into_actor(self).map(|(), _, ctx| ctx.stop()));
     }
 }
 
-/// `None` where the session panicked: caught here, a panic ends that session only and never unwinds through the worker.
-async fn guarded<T>(session: impl Future<Output = T>) -> Option<T> {
-    AssertUnwindSafe(session).catch_unwind().await.ok()
+/// `None` where the session panicked: caught here, a panic ends that session only and never unwinds through the worker. No async
+/// function, which would hold the session twice.
+fn guarded<T>(session: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+    AssertUnwindSafe(session).catch_unwind().map(Result::ok)
 }
 
 impl Handler<Kick> for ConnectionActor {

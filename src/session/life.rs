@@ -53,14 +53,7 @@ pub(super) struct Arrival {
 
 /// Runs the session. The cold parts are boxed, and freed before bytes pass.
 pub(super) async fn live(arrival: Box<Arrival>) -> Outcome {
-    let admitted = match Box::pin(admitted(arrival)).await {
-        Ok(admitted) => admitted,
-        Err(outcome) => return outcome,
-    };
-    if admitted.opened.speaks == Speaks::Rtsp {
-        return Box::pin(rtsp::live(admitted)).await;
-    }
-    let mut relay = match Box::pin(prepare(admitted)).await {
+    let mut relay = match Box::pin(begun(arrival)).await {
         Ok(relay) => relay,
         Err(outcome) => return outcome,
     };
@@ -74,6 +67,15 @@ pub(super) async fn live(arrival: Box<Arrival>) -> Outcome {
             Err(outcome) => return Outcome { relayed: true, ..outcome },
         }
     }
+}
+
+/// Everything before the bytes of an RTMP stream pass; of an RTSP session, everything.
+async fn begun(arrival: Box<Arrival>) -> Result<Box<Relay>, Outcome> {
+    let admitted = Box::pin(admitted(arrival)).await?;
+    if admitted.opened.speaks == Speaks::Rtsp {
+        return Err(Box::pin(rtsp::live(admitted)).await);
+    }
+    Box::pin(prepare(admitted)).await
 }
 
 /// A client that may be here and has begun to speak.

@@ -19,7 +19,7 @@ pub enum ServerError {
     /// A command at the wrong time.
     #[error("{0}")]
     Order(&'static str),
-    /// More than [`MAX_MESSAGES`] messages or [`MAX_RECORDED`] bytes.
+    /// More than [`MAX_MESSAGES`](super::MAX_MESSAGES) messages or [`MAX_RECORDED`](super::MAX_RECORDED) bytes.
     #[error("more than 100 messages or 256 KiB before publish or play")]
     TooMuch,
     /// A window so small that the upstream would acknowledge every read.
