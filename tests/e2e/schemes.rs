@@ -167,7 +167,7 @@ impl World {
         let arrived = match row.program {
             Program::Publishes(sender) if row.client.is_rtsp() => {
                 // How it ends says nothing: rtspclientsink trips over its own PAUSE now and then, without a relay too.
-                Publisher::believing(sender, &url, Take::live(), authority).finish(CLIP);
+                Publisher::believing(sender, &url, Take::live(), authority).leave();
                 pictures::same(&self.pictures, &self.rtsp.pictures(&stream), ENOUGH)
             }
             Program::Publishes(sender) => {

@@ -89,6 +89,11 @@ impl Publisher {
         self.process.finish(within)
     }
 
+    /// Waits until it is done with a clip in real time, however that ends.
+    pub fn leave(&mut self) {
+        self.process.leave();
+    }
+
     /// What it told its user.
     pub fn output(&self) -> String {
         self.process.output()
