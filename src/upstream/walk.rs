@@ -81,8 +81,13 @@ impl Walk {
 
     /// The last dial failed at `now`; `chance` is a number in [0, 1).
     pub fn failed(&mut self, now: Instant, chance: f64) {
-        if self.untried().next().is_none() {
+        let is_last = self.untried().next().is_none();
+        // Whoever fails while others rest would else be dialled again as soon as they are.
+        if is_last || self.again.is_some() {
             self.rest(now, chance);
+        }
+        if !is_last {
+            self.attempts.not_before(now);
         }
     }
 

@@ -65,6 +65,36 @@ fn who_failed_keeps_its_back_off_while_another_s_circuit_is_asked_again_sooner()
 }
 
 #[test]
+fn who_fails_while_another_rests_has_a_back_off_of_its_own() {
+    let start = Instant::now();
+    let mut walk = Walk::new(Some(SETTINGS), &[A, B], start);
+    dial(&mut walk, A, start);
+    walk.failed(start, 0.5);
+    walk.none_ready(start, Some(Duration::from_millis(300)), 0.0);
+    dial(&mut walk, B, start + Duration::from_millis(300));
+    // By now A may be dialled again, and B has only just failed.
+    let late = start + secs(5);
+    walk.failed(late, 0.0);
+    assert_eq!(walk.next(late), Next::Wait(secs(2)));
+    assert!(matches!(walk.next(late + secs(2)), Next::Dial(_)));
+    assert_eq!(untried(&walk), [A, B]);
+}
+
+#[test]
+fn who_fails_while_another_rests_leaves_the_others_their_turn() {
+    let (start, c) = (Instant::now(), TargetId(2));
+    let mut walk = Walk::new(Some(SETTINGS), &[A, B, c], start);
+    dial(&mut walk, A, start);
+    walk.failed(start, 0.5);
+    walk.none_ready(start, Some(Duration::from_millis(300)), 0.0);
+    let soon = start + Duration::from_millis(300);
+    dial(&mut walk, B, soon);
+    walk.failed(soon, 0.0);
+    assert!(matches!(walk.next(soon), Next::Dial(_)));
+    assert_eq!(untried(&walk), [c]);
+}
+
+#[test]
 fn a_round_in_which_nobody_can_be_dialled_waits_for_the_first_circuit_and_uses_no_attempt() {
     let start = Instant::now();
     let mut walk = Walk::new(Some(SETTINGS), &[A, B], start);
