@@ -1,7 +1,7 @@
 //! How long is a stream without an origin when its origin dies? Prints figures, asserts nothing.
 //!
-//! The relay runs as a program, and so do two origins, of which one is ended by SIGKILL in each try and then started again. One process
-//! publishes all streams, each at a time of its own within its group of pictures, and never reconnects. The gap of a stream is
+//! The relay runs as a program, and so do two origins, of which one is ended by SIGKILL. One process publishes all streams, each at a time of
+//! its own within its group of pictures, and never reconnects. The gap of a stream is
 //! from the kill to the first frame that the other origin receives of it; frames are numbered, so that those that were lost are
 //! counted.
 //!
@@ -29,7 +29,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use origin::{First, wall_micros};
-use publisher::{Publishers, Stream};
+use publisher::Publishers;
 
 /// How long a try may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -139,42 +139,52 @@ impl Drop for Relay {
     }
 }
 
+/// What was seen in all tries.
+#[derive(Default)]
+struct Seen {
+    gaps: Vec<Duration>,
+    lost: Vec<Duration>,
+    missing: usize,
+    disconnected: usize,
+}
+
 fn measure(options: Options) {
     let Options { streams, tries, group } = options;
+    println!("{streams} streams, 25 frames a second, a key frame each {group} ms; {tries} tries");
+    let mut seen = Seen::default();
+    for number in 0..tries {
+        attempt(options, number, &mut seen);
+        print!(".");
+        let _ = std::io::stdout().flush();
+    }
+    println!();
+    report(&mut seen, group);
+}
+
+/// One death. Everything is begun anew for it: a publisher that has lost two origins within ten seconds is made to wait on purpose.
+fn attempt(Options { streams, group, .. }: Options, number: usize, seen: &mut Seen) {
     let (tell, told) = mpsc::channel();
     let free: SocketAddr = ([127, 0, 0, 1], 0).into();
     let mut origins = [Origin::start(free, &tell), Origin::start(free, &tell)];
     let relay = Relay::start(&origins, streams);
     let publishers = Publishers::start(relay.address, streams, Duration::from_millis(group));
-    println!("{streams} streams, 25 frames a second, a key frame each {group} ms; {tries} tries");
     let begun = collect(&told, streams, PATIENCE);
-    println!("{} streams have begun", begun.len());
-    let (mut gaps, mut lost, mut missing) = (Vec::new(), Vec::new(), 0);
-    let mut current = 0;
-    for number in 0..tries {
-        // Not always at the same place of the group.
-        std::thread::sleep(Duration::from_millis(1200 + (number as u64 * 137) % group));
-        while told.try_recv().is_ok() {}
-        let killed = origins[current].kill();
-        let sent: Vec<u32> = publishers.streams.iter().map(|stream| stream.sent.load(Relaxed)).collect();
-        let firsts = collect(&told, streams, PATIENCE);
-        for (stream, sent) in sent.iter().enumerate() {
-            match firsts.get(&stream) {
-                Some(first) => {
-                    gaps.push(Duration::from_micros(first.micros.saturating_sub(killed)));
-                    lost.push(Duration::from_millis(40) * first.number.saturating_sub(*sent));
-                }
-                None => missing += 1,
+    assert_eq!(begun.len(), streams, "not all streams have begun");
+    // Not always at the same place of the group.
+    std::thread::sleep(Duration::from_millis(1200 + (number as u64 * 137) % group));
+    let killed = origins[0].kill();
+    let sent: Vec<u32> = publishers.streams.iter().map(|stream| stream.sent.load(Relaxed)).collect();
+    let firsts = collect(&told, streams, PATIENCE);
+    for (stream, sent) in sent.iter().enumerate() {
+        match firsts.get(&stream) {
+            Some(first) => {
+                seen.gaps.push(Duration::from_micros(first.micros.saturating_sub(killed)));
+                seen.lost.push(Duration::from_millis(40) * first.number.saturating_sub(*sent));
             }
+            None => seen.missing += 1,
         }
-        let address = origins[current].address;
-        origins[current] = Origin::start(address, &tell);
-        current = 1 - current;
-        print!(".");
-        let _ = std::io::stdout().flush();
     }
-    println!();
-    report(&mut gaps, &mut lost, missing, &publishers.streams, group);
+    seen.disconnected += publishers.streams.iter().filter(|stream| stream.ended.load(Relaxed)).count();
 }
 
 /// The first frame of each stream, until all are there or it takes too long.
@@ -188,17 +198,16 @@ fn collect(told: &mpsc::Receiver<First>, streams: usize, patience: Duration) -> 
     firsts
 }
 
-fn report(gaps: &mut [Duration], lost: &mut [Duration], missing: usize, streams: &[Stream], group: u64) {
+fn report(Seen { gaps, lost, missing, disconnected }: &mut Seen, group: u64) {
     println!("| | p50, ms | p90 | p99 | longest |");
     println!("|---|---|---|---|---|");
     row("until the other origin receives a frame", gaps);
     row("stream lost", lost);
     let aim = Duration::from_millis(group + 250);
     let within = gaps.iter().filter(|gap| **gap <= aim).count();
-    let disconnected = streams.iter().filter(|stream| stream.ended.load(Relaxed)).count();
     println!(
         "{within} of {} within a group and 250 ms; {missing} never came; {disconnected} publishers were disconnected",
-        gaps.len() + missing
+        gaps.len() + *missing
     );
 }
 

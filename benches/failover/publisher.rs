@@ -28,9 +28,16 @@ pub(crate) struct Stream {
     pub(crate) ended: Arc<AtomicBool>,
 }
 
-/// All of them, on a thread.
+/// All of them, on a thread, until it is dropped.
 pub(crate) struct Publishers {
     pub(crate) streams: Vec<Stream>,
+    over: Arc<AtomicBool>,
+}
+
+impl Drop for Publishers {
+    fn drop(&mut self) {
+        self.over.store(true, Relaxed);
+    }
 }
 
 impl Publishers {
@@ -38,6 +45,8 @@ impl Publishers {
     pub(crate) fn start(relay: SocketAddr, count: usize, group: Duration) -> Self {
         let streams = vec![(); count].into_iter().map(|()| Stream::default()).collect::<Vec<_>>();
         let theirs = streams.clone();
+        let over = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&over);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
@@ -50,10 +59,12 @@ impl Publishers {
                         stream.ended.store(true, Relaxed);
                     });
                 }
-                std::future::pending::<()>().await;
+                while !is_over.load(Relaxed) {
+                    tokio::time::sleep(FRAME).await;
+                }
             });
         });
-        Self { streams }
+        Self { streams, over }
     }
 }
 

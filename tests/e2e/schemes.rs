@@ -243,3 +243,33 @@ fn every_scheme_in_and_out_passes_what_is_published_and_played() {
         assert!(errors.is_empty(), "{upstream:?}: {errors:#?}");
     }
 }
+
+/// What the README calls it.
+fn known_as(program: Program) -> &'static str {
+    match program {
+        Program::Publishes(Sender::Ffmpeg | Sender::FfmpegRtsp) | Program::Plays(Receiver::Ffmpeg | Receiver::FfmpegRtsp) => {
+            "ffmpeg"
+        }
+        Program::Publishes(Sender::Rtmp2Sink) => "rtmp2sink",
+        Program::Publishes(Sender::RtmpSink) => "rtmpsink (librtmp)",
+        Program::Publishes(Sender::RtspClientSink) => "rtspclientsink",
+        Program::Plays(Receiver::Rtmp2Src) => "rtmp2src",
+        Program::Plays(Receiver::RtmpDump) => "rtmpdump (librtmp)",
+        Program::Plays(Receiver::RtspSrc) => "rtspsrc",
+    }
+}
+
+#[test]
+fn the_readme_shows_this_table() {
+    let readme = include_str!("../../README.md");
+    let rows = Row::all();
+    for (client, upstream) in WAYS {
+        let who = |publishes: bool| {
+            let here = rows.iter().filter(|row| (row.client, row.upstream) == (client, upstream));
+            let able = here.filter(|row| matches!(row.program, Program::Publishes(_)) == publishes);
+            able.map(|row| known_as(row.program)).collect::<Vec<_>>().join(", ")
+        };
+        let line = format!("| {} | {} | {} | {} |", client.name(), upstream.name(), who(true), who(false));
+        assert!(readme.contains(&line), "README.md lacks:\n{line}");
+    }
+}
