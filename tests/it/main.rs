@@ -43,6 +43,7 @@ mod siege;
 mod speech;
 mod switch;
 mod takeover;
+mod threats;
 mod tls;
 mod trouble;
 mod upgrade;
