@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use relay::origin::Origin;
 use rustix::net::sockopt::set_socket_passcred;
@@ -66,8 +66,10 @@ impl Manager {
 
     /// The next thing that it heeds: who spoke, and what.
     fn hear(&mut self) -> (Pid, String) {
+        let deadline = Instant::now() + SOON;
         loop {
-            let (speaker, said) = self.said.recv_timeout(SOON).expect("a relay says something");
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (speaker, said) = self.said.recv_timeout(left).expect("a relay that may speak says something");
             if self.heeds_all || self.main.is_none_or(|main| main == speaker) {
                 self.main = self.main.or(Some(speaker));
                 return (speaker, said);
@@ -77,8 +79,10 @@ impl Manager {
 
     /// Hears until something is said that ends so.
     fn hear_until(&mut self, end: &str) -> (Pid, String) {
+        let deadline = Instant::now() + SOON;
         loop {
             let (speaker, said) = self.hear();
+            assert!(Instant::now() < deadline, "nobody who may speak says {end}");
             if said.ends_with(end) {
                 return (speaker, said);
             }
