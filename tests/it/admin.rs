@@ -138,6 +138,9 @@ fn an_upstream_that_is_drained_keeps_what_it_has_and_gets_nothing_new() {
     assert_eq!((&of_it["sessions"], &of_it["drained"], &of_it["circuit"]["state"]), (&json!(1), &json!(false), &json!("closed")));
     let id = &of_it["id"];
     assert_eq!(admin.ask("POST", &format!("/admin/targets/{at}/drain"), ""), (200, json!({ "id": id, "drained": true })));
+    let shown = || [&one, &two].map(|of| relay.metric(&format!("rtmp_relay_upstream_drained{{upstream=\"{}\"}}", of.url(""))));
+    let only = if at == "one" { [1, 0] } else { [0, 1] };
+    assert_eq!(shown(), only, "whoever looks later sees that somebody did this");
     for n in 0..4 {
         drop(Client::publishing(&relay, "live", &format!("new{n}")));
         assert!(other.knows(&format!("new{n}")), "streams go to the one that is left");
@@ -154,12 +157,13 @@ fn an_upstream_that_is_drained_keeps_what_it_has_and_gets_nothing_new() {
     assert_eq!(row(&admin.get("/admin/targets"))["drained"], true);
     let status = relay.status();
     let drained = status["upstreams"].as_array().expect("upstreams").iter().filter(|view| view["drained"] == true).count();
-    assert_eq!(drained, 1);
+    assert_eq!((drained, shown()), (1, only));
     let both = if at == "one" { "two" } else { "one" };
     admin.ask("POST", &format!("/admin/targets/{both}/drain"), "");
     let (code, _) = Client::asking_to_publish(&relay, "live", "nowhere").refused();
     assert_eq!(code, "NetStream.Publish.Denied");
     assert_eq!(admin.ask("POST", &format!("/admin/targets/{id}/enable"), ""), (200, json!({ "id": id, "drained": false })));
+    assert_eq!(shown(), only.map(|drained| 1 - drained));
     drop(Client::publishing(&relay, "live", "back"));
     assert!(origin.knows("back"));
     let (code, answer) = admin.ask("POST", "/admin/targets/three/drain", "");
@@ -229,7 +233,7 @@ fn the_level_of_the_log_changes_for_the_hour() {
     let origin = Origin::willing();
     let relay = relay_with(&origin, json!({ "log": { "level": "info" } }));
     let admin = Admin::of(&relay).with("Content-Type: application/json");
-    assert_eq!(admin.get("/admin/log-level"), json!({ "level": "info" }));
+    assert_eq!((admin.get("/admin/log-level"), relay.metric("rtmp_relay_log_level")), (json!({ "level": "info" }), 2));
     assert_eq!(admin.ask("PUT", "/admin/log-level", r#"{ "level": "debug" }"#), (200, json!({ "level": "debug" })));
     relay.status();
     wait_until("requests are told", || !relay.events("http_request").is_empty());
@@ -237,7 +241,7 @@ fn the_level_of_the_log_changes_for_the_hour() {
         let (code, answer) = admin.ask("PUT", "/admin/log-level", bad);
         assert!(code == 400 && error(&answer).contains("expected {\"level\": \"info\"}"), "{bad}: {answer}");
     }
-    assert_eq!(admin.get("/admin/log-level"), json!({ "level": "debug" }));
+    assert_eq!((admin.get("/admin/log-level"), relay.metric("rtmp_relay_log_level")), (json!({ "level": "debug" }), 3));
     let (code, answer) = admin.ask("PUT", "/admin/log-level", &" ".repeat(300_000));
     assert!(code == 413 && error(&answer).contains("expected at most 262144 bytes"), "{answer}");
 }
@@ -248,7 +252,9 @@ fn a_drain_ends_the_relay_and_orders_are_refused_meanwhile() {
     let mut relay = relay_with(&origin, json!({ "drain": { "spread": "1m" }, "shutdown_timeout": "1m" }));
     let admin = Admin::of(&relay);
     let clients: Vec<Client> = (0..2).map(|n| Client::publishing(&relay, "live", &format!("cam{n}"))).collect();
+    assert_eq!(relay.metric("rtmp_relay_draining"), 0);
     assert_eq!(admin.ask("POST", "/admin/drain", ""), (202, json!({ "draining": true })));
+    wait_equal("it is shown", &1, || relay.metric("rtmp_relay_draining"));
     assert_eq!(clients[0].ended(), End::Fin);
     let (code, answer) = admin.ask("POST", "/admin/reload", "");
     assert!(code == 503 && error(&answer).contains("ending"), "{answer}");
