@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::ear::End;
 use crate::origin::Origin;
+use crate::private::{Authority, Tunnel, believing};
 use crate::relay::{Process, configured};
 use crate::wait::{SOON, wait_equal, wait_for, wait_until};
 
@@ -421,6 +422,44 @@ fn what_a_configuration_would_change_is_asked_of_the_relay_that_runs() {
     );
     assert!(!out.contains("hush") && !relay.log().join("\n").contains("hush"));
     assert_eq!(relay.events("config_reloaded").len(), 0, "asking changes nothing");
+}
+
+#[test]
+fn orders_are_taken_in_private_and_what_would_change_is_asked_so_too() {
+    let (origin, authority) = (Origin::willing(), Authority::new());
+    let dir = tempfile::tempdir().expect("a directory");
+    let (cert, key) = authority.paper(&["localhost"]).put_into(dir.path());
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, &authority.pem).expect("a fresh directory takes a file");
+    let keys = json!({ "admin_tls": true, "security": { "admin_token": TOKEN, "tls_cert": cert, "tls_key": key } });
+    let relay = relay_with(&origin, keys.clone());
+    let plain = Admin::of(&relay);
+    assert_eq!(relay.events("admin_listening")[0]["tls"], true);
+    let tunnel = Tunnel::to(plain.address, "localhost", believing(&authority, None));
+    let admin = Admin { address: tunnel.address, head: "Host: localhost\r\n".into() };
+    assert_eq!(admin.ask("POST", "/admin/reload", "").0, 401, "a certificate is no token");
+    assert_eq!(admin.showing(TOKEN).ask("POST", "/admin/reload", "").1["result"], "unchanged");
+    // In plain HTTP there is nobody.
+    let mut socket = TcpStream::connect(plain.address).expect("accepted");
+    write!(socket, "GET /admin HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n").expect("written");
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer);
+    assert!(!String::from_utf8_lossy(&answer).contains("HTTP/1"));
+    let mut config = configured(&origin.url(""), keys);
+    config["admin_addr"] = json!("127.0.0.1:0");
+    let file = relay.place("next.json");
+    std::fs::write(&file, config.to_string()).expect("its directory takes a file");
+    let check = |authority: &[(&str, &std::path::Path)]| {
+        let url = format!("https://localhost:{}", plain.address.port());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
+        command.args(["--check", "--against", &url]).arg(&file).env_clear().envs(authority.iter().copied());
+        let output = command.output().expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, said) = check(&[("SSL_CERT_FILE", &ca)]);
+    assert!(code == Some(0) && said.ends_with("nothing changes\n"), "{said}");
+    let (code, said) = check(&[("SSL_CERT_FILE", &cert)]);
+    assert!(code == Some(1) && !said.contains(TOKEN), "the token is shown to nobody else: {said}");
 }
 
 #[test]
