@@ -8,10 +8,12 @@
 mod actors;
 mod admin;
 mod amf;
+mod campaign;
 mod client;
 mod drain;
 mod ear;
 mod ends;
+mod faults;
 mod golden;
 mod health;
 mod hold;
