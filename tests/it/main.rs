@@ -42,6 +42,7 @@ mod rtsp_pump;
 mod secrets;
 mod shutdown;
 mod siege;
+mod slow;
 mod speech;
 mod switch;
 mod takeover;
