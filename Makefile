@@ -45,7 +45,7 @@ e2e: ## real encoders and players through the relay to nginx-rtmp
 	$(CARGO) test --locked --test e2e -- --test-threads=$(E2E_THREADS)
 
 campaign: ## peers that fail at points drawn from a seed, while honest streams go on, 20 minutes; PLANS=10 SEED=7: others
-	RELAY_SEED=$(SEED) RELAY_CAMPAIGN=$(PLANS) $(CARGO) test --locked --test it campaign -- --nocapture
+	RELAY_SEED=$(SEED) RELAY_CAMPAIGN=$(PLANS) $(CARGO) test --locked --test it campaign -- --nocapture --include-ignored
 
 deny: ## licences, sources and bans of the dependencies (deny.toml)
 	$(CARGO) deny --locked --log-level error check bans licenses sources

@@ -266,3 +266,49 @@ fn a_client_of_whom_nothing_is_known_is_closed_for_a_byte_too_much() {
         assert_eq!(relay.outcome(client.address()), format!("client {reason} error"));
     }
 }
+
+#[test]
+#[ignore = "waits for the default deadline, 10 s; `make campaign` runs it"]
+fn campaign_one_byte_a_second_is_ended_at_the_default_deadline_wherever_it_stands() {
+    let origin = Origin::willing();
+    let Doors { relay, private, _dir } = doors(&origin, json!({}));
+    let honest = Honest::begin(&relay, "honest");
+    let connect = amf::command("connect", 1.0, &[obj(&[("app", s("live")), ("tcUrl", s("rtmp://relay.test/live"))])]);
+    let connect = [hello(), Say::full(3, 0, kind::COMMAND, 0, &connect).bytes(128)].concat();
+    let options =
+        b"OPTIONS rtsp://relay.test/live/cam RTSP/1.0\r\nCSeq: 1\r\n\r\nDESCRIBE rtsp://relay.test/live/cam RTSP/1.0".to_vec();
+    let clients: Vec<_> = [
+        (relay.address, hello(), 0, "handshake_timeout"),
+        (relay.address, hello(), 1000, "handshake_timeout"),
+        (relay.address, hello(), 2000, "handshake_timeout"),
+        (relay.address, connect.clone(), 3080, "command_timeout"),
+        (relay.address, [connect, vec![3, 0, 0, 0, 0, 0, 99, 20]].concat(), 3172, "command_timeout"),
+        (relay.address, options.clone(), 10, "command_timeout"),
+        (relay.address, options, 70, "command_timeout"),
+        (private, half_a_tls_hello(300), 5, "handshake_timeout"),
+    ]
+    .into_iter()
+    .map(|(to, bytes, at_once, reason)| {
+        let mut socket = TcpStream::connect(to).expect("the relay accepts");
+        let address = socket.local_addr().expect("connected");
+        let trickle = std::thread::spawn(move || {
+            let (first, rest) = bytes.split_at(at_once.min(bytes.len()));
+            let mut sent = socket.write_all(first);
+            let mut rest = rest.chunks(1);
+            while let Some(byte) = rest.next().filter(|_| sent.is_ok()) {
+                sent = socket.write_all(byte);
+                pace(Instant::now() + Duration::from_secs(1));
+            }
+            // Not closed by us.
+            let _ = socket.read_to_end(&mut Vec::new());
+        });
+        (address, reason, trickle)
+    })
+    .collect();
+    for (address, reason, trickle) in clients {
+        assert_eq!(relay.outcome(address), format!("client {reason} error"));
+        trickle.join().expect("it is over");
+    }
+    honest.lost_nothing(&origin);
+    relay.wait_empty();
+}

@@ -21,8 +21,12 @@ pub(super) struct Everybody {
     stop: Arc<AtomicBool>,
     publisher: Honest,
     player: (Client, JoinHandle<Vec<Message>>),
-    frames: Vec<(&'static str, JoinHandle<Vec<Vec<u8>>>, JoinHandle<Vec<Vec<u8>>>)>,
+    frames: Vec<Passed>,
 }
+
+/// Frames of an RTSP session: whose it is, what was said, what was heard.
+type Passed = (&'static str, JoinHandle<Frames>, JoinHandle<Frames>);
+type Frames = Vec<Vec<u8>>;
 
 impl Everybody {
     /// How many sessions they are.
@@ -77,7 +81,7 @@ fn plays(relay: &Face, name: &str, origin: &Origin, stop: &Arc<AtomicBool>) -> (
     (client, thread)
 }
 
-fn says(mut peer: Peer, stop: &Arc<AtomicBool>, publishes: bool) -> JoinHandle<Vec<Vec<u8>>> {
+fn says(mut peer: Peer, stop: &Arc<AtomicBool>, publishes: bool) -> JoinHandle<Frames> {
     let stop = Arc::clone(stop);
     std::thread::spawn(move || {
         let (mut said, mut next) = (Vec::new(), Instant::now());
@@ -100,7 +104,7 @@ fn says(mut peer: Peer, stop: &Arc<AtomicBool>, publishes: bool) -> JoinHandle<V
     })
 }
 
-fn hears(mut peer: Peer) -> JoinHandle<Vec<Vec<u8>>> {
+fn hears(mut peer: Peer) -> JoinHandle<Frames> {
     std::thread::spawn(move || {
         let mut heard = Vec::new();
         loop {
