@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
@@ -41,36 +41,51 @@ fn passes(relay: &Face, origin: &Origin, stream: &str) {
     client.ended();
 }
 
+/// `relay` may have so many descriptors from now on.
+fn limit_descriptors(relay: &Process, current: u64) {
+    let pid = Pid::from_raw(relay.id().try_into().expect("a process id")).expect("a process id");
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit { current: Some(current), maximum };
+    prlimit(Some(pid), Resource::Nofile, limit).expect("a child of ours takes a limit");
+}
+
 #[test]
 fn when_descriptors_run_out_streams_go_on_and_who_waits_is_let_in_when_some_are_free() {
     let origin = Origin::willing();
-    let more = json!({ "retry": { "enabled": false } });
-    let relay = Process::spawn(by_shell("ulimit -n 170 && exec \"$@\""), &configured(&origin.url(""), more));
-    assert!(relay.events("config_warning").iter().any(|line| line["message"].as_str().is_some_and(|text| text.contains("170"))));
+    let relay = Process::with(&origin.url(""), json!({ "retry": { "enabled": false } }));
     let honest = Honest::begin(&relay, "honest");
     origin.line_of("honest");
     let mut early = Client::hello(&relay);
     wait_until("it is heard", || relay.row(early.address())["state"] == "negotiating");
-    // Whoever reaches HTTP can take what is left; those that the server gives up make place for the next.
-    let hoard: Vec<TcpStream> = (0..400).filter_map(|_| TcpStream::connect(relay.http).ok()).collect();
-    wait_until("there is no descriptor left", || relay.descriptors() >= 170);
-    let mut late = Client::asking_to_publish(&relay, "live", "late");
+    limit_descriptors(&relay, 8);
+    let late = Client::asking_to_publish(&relay, "live", "late");
     wait_until("the relay says so", || !relay.events("accept_failed").is_empty());
     early.connect("live").create_stream().publish("early");
-    let (code, _) = early.refused();
-    assert_eq!(code, "NetStream.Publish.Failed");
+    assert_eq!(early.refused().0, "NetStream.Publish.Failed");
     assert_eq!(relay.outcome(early.address()), "upstream local error");
+    wait_until("it goes on trying", || relay.events("accept_failed").len() > 3);
     // Accepting rests 200 ms each time: it neither spins nor floods the log.
     assert!(relay.events("accept_failed").len() < 200);
-    drop(hoard);
+    limit_descriptors(&relay, 1024);
     late.started();
-    late.leave();
-    origin.line_of("late").finish();
-    late.ended();
+    drop(late);
     passes(&relay, &origin, "after");
     wait_until("it was counted", || relay.metric("rtmp_relay_accept_errors_total") > 0);
     honest.lost_nothing(&origin);
-    relay.wait_empty();
+}
+
+#[test]
+fn whoever_asks_for_status_takes_no_descriptor_that_the_limit_holds_for_a_client() {
+    let origin = Origin::willing();
+    let relay = Process::spawn(by_shell("ulimit -n 600 && exec \"$@\""), &configured(&origin.url(""), json!({})));
+    let places = relay.status()["connections"]["limits"]["max_total"].as_u64().expect("a number");
+    let told = |line: &Value| line["message"].as_str().is_some_and(|text| text.contains(&format!("only {places} connections")));
+    assert!(relay.events("config_warning").iter().any(told), "start says how many fit");
+    // More than are answered at once; those that say nothing make place for the next.
+    let _hoard: Vec<TcpStream> = (0..400).map(|_| TcpStream::connect(relay.http).expect("the kernel takes it")).collect();
+    let clients: Vec<Client> = (0..places).map(|n| Client::publishing(&relay, "live", &format!("cam{n}"))).collect();
+    assert_eq!(relay.events("accept_failed").len(), 0);
+    drop(clients);
 }
 
 /// Lets `path` lead to `target`, in one step.
