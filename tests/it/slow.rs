@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,12 +11,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, Stream};
 
 use crate::amf::{self, Amf, obj, s};
 use crate::client::{Client, hello};
 use crate::origin::{Line, Origin};
 use crate::parser::kind;
-use crate::private::Authority;
+use crate::private::{Authority, believing};
 use crate::relay::{Face, Process, configured};
 use crate::siege::Honest;
 use crate::speech::{Say, body, set_chunk_size};
@@ -97,12 +99,15 @@ fn players_that_read_a_tenth_cost_bounded_memory_and_nobody_else_a_frame_and_end
 struct Doors {
     relay: Process,
     private: SocketAddr,
+    /// What a client must believe there.
+    trust: Arc<ClientConfig>,
     _dir: TempDir,
 }
 
 fn doors(origin: &Origin, more: Value) -> Doors {
     let dir = tempfile::tempdir().expect("a directory");
-    let (cert, key) = Authority::new().paper(&["localhost"]).put_into(dir.path());
+    let authority = Authority::new();
+    let (cert, key) = authority.paper(&["localhost"]).put_into(dir.path());
     let mut config = configured(&origin.url(""), more);
     config["listeners"] = json!([{ "addr": "127.0.0.1:0", "tls": "optional" }]);
     config["connection_limit"] = json!({ "max_total_connections": 2200 });
@@ -111,7 +116,7 @@ fn doors(origin: &Origin, more: Value) -> Doors {
     let relay = Process::of(&config);
     let private = relay.events("listening").iter().find(|line| line["tls"] == "optional").cloned().expect("two doors");
     let private = private["address"].as_str().and_then(|text| text.parse().ok()).expect("an address");
-    Doors { relay, private, _dir: dir }
+    Doors { relay, private, trust: Arc::new(believing(&authority, None)), _dir: dir }
 }
 
 /// This process has a socket for each of the relay's.
@@ -132,6 +137,17 @@ fn said(to: SocketAddr, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
     (0..count).map(one).collect()
 }
 
+/// The same within TLS.
+fn said_in_private(doors: &Doors, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
+    let one = |mut socket: TcpStream| {
+        let name = "localhost".try_into().expect("a name");
+        let mut tls = ClientConnection::new(Arc::clone(&doors.trust), name).expect("a configuration");
+        Stream::new(&mut tls, &mut socket).write_all(bytes).expect("the relay takes it");
+        socket
+    };
+    said(doors.private, count, b"").into_iter().map(one).collect()
+}
+
 /// The first bytes of a TLS hello of which 16 KiB are promised.
 fn half_a_tls_hello(length: usize) -> Vec<u8> {
     let mut hello = vec![0x16, 3, 1, 0x40, 0, 1, 0, 0x3F, 0xFC, 3, 3];
@@ -150,7 +166,7 @@ fn long_tls_hello() -> Vec<u8> {
 fn two_thousand_half_open_handshakes_cost_little_and_end_at_the_deadline_while_others_enter() {
     many_descriptors();
     let origin = Origin::willing();
-    let Doors { relay, private, _dir } = doors(&origin, json!({ "handshake_timeout": "8s" }));
+    let Doors { relay, private, _dir, .. } = doors(&origin, json!({ "handshake_timeout": "6s" }));
     let honest = Honest::begin(&relay, "honest");
     relay.wait_active(1);
     let (descriptors, before) = (relay.settled_descriptors(), relay.resident());
@@ -233,17 +249,18 @@ fn what_one_connection_can_cost_before_its_client_is_known_is_bounded() {
     many_descriptors();
     let origin = Origin::willing();
     let tokens = json!({ "handshake_timeout": "8s", "security": { "auth_enabled": true, "auth_tokens": ["s3cret"] } });
-    for (what, private, bytes) in [
-        ("RTMP", false, rtmp_before_connect()),
-        ("RTSP", false, rtsp_before_a_stream()),
-        ("TLS", true, long_tls_hello()),
-        ("a head", false, [b"OPTIONS * RTSP/1.0\r\nX: ", &[b'a'; 4000][..]].concat()),
+    for (what, private, inside, bytes) in [
+        ("RTMP", false, false, rtmp_before_connect()),
+        ("RTSP", false, false, rtsp_before_a_stream()),
+        ("TLS", true, false, long_tls_hello()),
+        ("RTMP in TLS", true, true, rtmp_before_connect()),
+        ("a head", false, false, [b"OPTIONS * RTSP/1.0\r\nX: ", &[b'a'; 4000][..]].concat()),
     ] {
         let doors = doors(&origin, tokens.clone());
         let relay = &doors.relay;
         let before = relay.resident();
         let to = if private { doors.private } else { relay.address };
-        let open = said(to, EACH, &bytes);
+        let open = if inside { said_in_private(&doors, EACH, &bytes) } else { said(to, EACH, &bytes) };
         wait_until("all are there", || relay.status()["connections"]["active"] == EACH);
         wait_equal("bytes that the relay has not read", &0, || unread(to.port()));
         let each = relay.resident().saturating_sub(before) / EACH as u64;
@@ -271,7 +288,7 @@ fn a_client_of_whom_nothing_is_known_is_closed_for_a_byte_too_much() {
 #[ignore = "waits for the default deadline, 10 s; `make campaign` runs it"]
 fn campaign_one_byte_a_second_is_ended_at_the_default_deadline_wherever_it_stands() {
     let origin = Origin::willing();
-    let Doors { relay, private, _dir } = doors(&origin, json!({}));
+    let Doors { relay, private, _dir, .. } = doors(&origin, json!({}));
     let honest = Honest::begin(&relay, "honest");
     let connect = amf::command("connect", 1.0, &[obj(&[("app", s("live")), ("tcUrl", s("rtmp://relay.test/live"))])]);
     let connect = [hello(), Say::full(3, 0, kind::COMMAND, 0, &connect).bytes(128)].concat();

@@ -43,7 +43,18 @@ impl Judge {
         assert!(now <= first + SLACK, "resident memory has grown from {first} to {now} bytes");
     }
 
-    /// Behind the last.
+    /// In one line: what the relay has gone through.
+    pub(super) fn summary(&self, relay: &Process) -> String {
+        let (metrics, mut ends) = (relay.metrics(), ends(&relay.metrics()).into_iter().collect::<Vec<_>>());
+        ends.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let sessions: u64 = ends.iter().map(|(_, count)| count).sum();
+        let ends: Vec<String> = ends.into_iter().map(|((side, reason), count)| format!("{side} {reason} {count}")).collect();
+        let bytes = sum(&metrics, &["rtmp_relay_bytes_total"], "") as u64;
+        let (first, now) = (self.resident.unwrap_or(0) >> 10, relay.resident() >> 10);
+        format!("{sessions} sessions, {bytes} bytes, {first} to {now} kB resident; {}", ends.join(", "))
+    }
+
+    /// Told to end, it does.
     pub(super) fn at_the_end(self, mut relay: Process) {
         relay.signal(Signal::TERM);
         assert_eq!(relay.exit().code(), Some(0));
