@@ -163,8 +163,10 @@ fn weather(seed: u64) -> Value {
     match seed / SEASON % 4 {
         0 => json!({}),
         1 => json!({ "hold": { "max": "0s" }, "publish_hold": { "enabled": false } }),
-        2 => json!({ "read_buffer": 4096, "write_buffer": 4096, "buffers": { "pool": 0, "max_total": 65536 } }),
-        _ => json!({ "upstream_health_check": { "enabled": true, "interval_sec": 1, "timeout_sec": 1 }, "workers": 1 }),
+        2 => json!({ "read_buffer": 4096, "write_buffer": 4096, "buffers": { "pool": 0, "max_total": 1_048_576 } }),
+        _ => {
+            json!({ "upstream_health_check": { "enabled": true, "interval_sec": 1, "timeout_sec": 1, "kind": "tcp" }, "workers": 1 })
+        }
     }
 }
 
