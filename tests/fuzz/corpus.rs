@@ -245,20 +245,11 @@ fn names() -> Vec<(String, Vec<u8>)> {
     words.iter().enumerate().map(|(n, word)| (format!("{n:02}"), word.to_vec())).collect()
 }
 
-fn without_comments(text: &str) -> String {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with("//"))
-        .map(|line| format!("{line}\n"))
-        .collect()
-}
-
 fn configurations() -> Vec<(String, Vec<u8>)> {
     let upstreams = r#"{"upstreams":[{"url":"rtmp://a.example/live","name":"a","weight":2},{"url":"rtsps://user:pw@b.example/{app}/{stream}","name":"b","backup":true}],"upstream_strategy":"consistent_hash","routes":[{"match":{"app":"live","stream":"cam-*"},"upstreams":["a"]}]}"#;
     let secrets = r#"{"upstream":"rtmp://a.example/live","security":{"auth_enabled":true,"auth_tokens":["S3CRET-one",{"token":"S3CRET-two","name":"x","actions":["publish"],"streams":["live/*"]}],"users":[{"user":"ann","password":"S3CRET-three"}],"admin_token":"S3CRET-and-long-enough-to-be-taken","auth_secret":"S3CRET-and-long-enough-to-be-taken-too"}}"#;
     let wrong = r#"{"listen_adr":":1935","upstream":"http://a.example","timeouts":{"connect":"soon"},"security":{"auth_tokens":["S3CRET S3CRET",7,{"token":["S3CRET"]}],"admin_token":"S3CRET"},"workers":-1}"#;
     let list = [
-        ("example", &*without_comments(include_str!("../../config.example.json"))),
         ("least", r#"{"upstream":"rtmp://origin.example.com/live"}"#),
         ("upstreams", upstreams),
         ("secrets", secrets),

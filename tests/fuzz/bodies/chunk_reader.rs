@@ -2,19 +2,21 @@
 
 use super::cuts::{assert_is_a_word_of_ours, number, pieces};
 use super::strict::{meaning, media_reader, read, read_strictly};
-use relay::protocol::rtmp::chunk::{MAX_PARTIAL, Message, Reader, Writer};
+use relay::protocol::rtmp::chunk::{MAX_PARTIAL, MAX_UNKNOWN, Message, Reader, Writer};
 use relay::protocol::rtmp::command::kind;
 use relay::protocol::rtmp::tracker::Limits;
 
-/// Control bytes: the cuts, whether the peer is known, the chunk size to write with.
+/// Control bytes: the cuts, how well the peer is known, the chunk size to write with.
 pub const CONTROL: usize = 4;
 
 /// Reads a chunk stream.
 pub fn run(data: &[u8]) {
     let Some((control, bytes)) = data.split_first_chunk::<CONTROL>() else { return };
-    let is_known = control[2] & 1 == 1;
-    let make = || if is_known { media_reader() } else { Reader::commands() };
-    let limits = if is_known { Limits::MEDIA } else { Limits::COMMANDS };
+    let (make, limits, most): (fn() -> Reader, _, _) = match control[2] & 3 {
+        0 => (Reader::unknown, Limits::COMMANDS, MAX_UNKNOWN),
+        1 => (media_reader, Limits::MEDIA, bytes.len()),
+        _ => (Reader::commands, Limits::COMMANDS, MAX_PARTIAL),
+    };
 
     let mut reader = make();
     let (whole, end) = read(&mut reader, [bytes]);
@@ -23,7 +25,7 @@ pub fn run(data: &[u8]) {
     assert_eq!((&cut.0, cut.1), (&whole, end), "cut otherwise it is the same");
     for reader in [reader, cut_reader] {
         assert!(reader.partial_bytes() <= bytes.len());
-        assert!(is_known || end.is_some() || reader.partial_bytes() <= MAX_PARTIAL);
+        assert!(end.is_some() || reader.partial_bytes() <= most);
         let (tracker, partial) = reader.into_parts();
         assert!(tracker.open() <= limits.streams && partial.len() <= limits.streams);
     }
