@@ -3,12 +3,15 @@
 CARGO ?= cargo
 # The end-to-end tests mostly wait for streams in real time: more of them run at once than there are cores.
 E2E_THREADS ?= 6
+# Plans of the fault campaign, and the seed of the first: a failure names its own.
+PLANS ?= 200
+SEED ?= $(shell date +%s)
 # Every test binary but e2e, so that e2e can have threads and a step of its own.
 TEST_NAMES := $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))
 UNIT_TESTS := $(patsubst %,--test %,$(filter-out e2e,$(TEST_NAMES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lint unit e2e deny audit bench failover callgrind deps doc docker
+.PHONY: help run test check fmt lint unit e2e deny audit campaign soak bench failover callgrind deps doc docker
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +44,9 @@ unit: ## unit, behaviour, architecture and documentation tests
 e2e: ## real encoders and players through the relay to nginx-rtmp
 	$(CARGO) test --locked --test e2e -- --test-threads=$(E2E_THREADS)
 
+campaign: ## peers that fail at points drawn from a seed, while honest streams go on, 20 minutes; PLANS=10 SEED=7: others
+	RELAY_SEED=$(SEED) RELAY_CAMPAIGN=$(PLANS) $(CARGO) test --locked --test it campaign -- --nocapture --include-ignored
+
 deny: ## licences, sources and bans of the dependencies (deny.toml)
 	$(CARGO) deny --locked --log-level error check bans licenses sources
 
@@ -53,6 +59,9 @@ bench: ## what a live stream costs, beside HAProxy and nginx, an hour; ROWS='gro
 
 failover: ## what streams lose when their origin dies, or a new relay takes over, minutes; ARGS='--only rollout'
 	$(CARGO) bench --locked --bench failover -- $(ARGS)
+
+soak: ## half an hour of clients that come and go, origins that die, reloads and strangers; ARGS='--seconds 120': shorter
+	$(CARGO) bench --locked --bench soak -- $(ARGS)
 
 callgrind: ## instructions that the wire takes for each operation, exactly (valgrind)
 	@./tests/e2e/deps.sh callgrind

@@ -382,3 +382,34 @@ fn every_order_stands_in_the_readme() {
     let table = rows(chapter(README, "## Orders to a running relay"));
     same_words(table.iter().map(|row| row[0].trim_matches('`')), described.iter().map(String::as_str), "orders");
 }
+
+/// Every Rust source below `dir`, in one.
+fn sources(dir: &str) -> String {
+    let entries = std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{dir}: {error}")).flatten();
+    let text = |entry: std::fs::DirEntry| {
+        let path = entry.path().display().to_string();
+        match entry.path().is_dir() {
+            true => sources(&path),
+            false => {
+                if path.ends_with(".rs") {
+                    std::fs::read_to_string(&path).expect("a source is text")
+                } else {
+                    String::new()
+                }
+            }
+        }
+    };
+    entries.map(text).collect()
+}
+
+#[test]
+fn every_test_that_the_page_on_faults_names_is_there() {
+    let page = include_str!("../docs/RELIABILITY.md");
+    let all = sources("tests/it");
+    // Names of tests are sentences; no metric or key has so many words.
+    let named: Vec<&str> = code(chapter(page, "## Faults")).filter(|word| word.matches('_').count() > 6).collect();
+    assert!(named.len() > 8, "{named:?}");
+    for name in named {
+        assert!(all.contains(&format!("fn {name}()")), "there is no test {name}");
+    }
+}

@@ -3,8 +3,9 @@
 use super::finding::Finding;
 use super::settings::Config;
 
-/// Descriptors beside those of sessions: listeners, HTTP, logs, sockets that are just being refused, dials.
-pub const RESERVE: u64 = 128;
+/// Descriptors beside those of sessions, at worst: 256 connections of HTTP, 64 of operators, 64 sockets that are just being refused, 64
+/// look-ups of names, and those of listeners, threads and logs. With fewer, whoever asks for /status could take a client's place.
+pub const RESERVE: u64 = 512;
 
 /// What the limit on open files (RLIMIT_NOFILE) means for the connection limit.
 #[derive(Debug, Clone, PartialEq, Eq)]

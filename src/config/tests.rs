@@ -261,15 +261,15 @@ fn tokens_come_from_a_file_beside_the_configuration() {
 #[test]
 fn file_descriptors_bound_the_connections() {
     let config = config(json!({}));
-    assert_eq!(fd_budget(&config, None), Ok(FdBudget { needed: 2128, connections: 1000, warning: None }));
-    assert_eq!(fd_budget(&config, Some(2128)).unwrap().warning, None);
+    assert_eq!(fd_budget(&config, None), Ok(FdBudget { needed: 2512, connections: 1000, warning: None }));
+    assert_eq!(fd_budget(&config, Some(2512)).unwrap().warning, None);
     let tight = fd_budget(&config, Some(1024)).unwrap();
-    assert_eq!(tight.connections, 448);
+    assert_eq!(tight.connections, 256);
     let text = tight.warning.unwrap().to_string();
-    assert!(text.contains("need 2128 open files") && text.contains("is 1024; only 448"), "{text}");
-    assert!(fd_budget(&config, Some(129)).is_err());
+    assert!(text.contains("need 2512 open files") && text.contains("is 1024; only 256"), "{text}");
+    assert!(fd_budget(&config, Some(513)).is_err());
     let spares = loaded(json!({ "pool": { "max_idle": 50 } })).config;
-    assert_eq!(fd_budget(&spares, None).unwrap().needed, 2178);
+    assert_eq!(fd_budget(&spares, None).unwrap().needed, 2562);
 }
 
 /// Every place of a secret holds one with "hush" in it.

@@ -31,11 +31,7 @@ impl Scene {
         // The look whether the origin is there has ended too.
         wait_until("the origin was looked at", || origin.count() == 1);
         relay.wait_empty();
-        let looks = (0..20).map(|_| {
-            std::thread::park_timeout(Duration::from_millis(5));
-            relay.descriptors()
-        });
-        let descriptors = looks.min().unwrap_or(0);
+        let descriptors = relay.settled_descriptors();
         Self { relay, origin, descriptors }
     }
 

@@ -365,7 +365,7 @@ fn refusal(at: At, message: &Message, code: &str, text: &str, script: &Script) -
     }
 }
 
-fn connected(script: &Script, message: &Message) -> Vec<u8> {
+pub(crate) fn connected(script: &Script, message: &Message) -> Vec<u8> {
     let transaction = message.command().map_or(0.0, |(_, transaction, _)| transaction);
     let properties = obj(&[("fmsVer", s("FMS/3,0,1,123")), ("capabilities", n(31))]);
     let body = amf::command(
@@ -399,7 +399,7 @@ fn connected(script: &Script, message: &Message) -> Vec<u8> {
     }
 }
 
-fn created(script: &Script, message: &Message) -> Vec<u8> {
+pub(crate) fn created(script: &Script, message: &Message) -> Vec<u8> {
     let transaction = message.command().map_or(0.0, |(_, transaction, _)| transaction);
     let body = amf::command("_result", transaction, &[Amf::Null, n(script.stream_id)]);
     match script.style {
@@ -408,7 +408,7 @@ fn created(script: &Script, message: &Message) -> Vec<u8> {
     }
 }
 
-fn start(script: &Script, message: &Message) -> Vec<u8> {
+pub(crate) fn start(script: &Script, message: &Message) -> Vec<u8> {
     let play = message.is("play");
     let code = if play { "NetStream.Play.Start" } else { "NetStream.Publish.Start" };
     let body = amf::command("onStatus", 0.0, &[Amf::Null, info("status", code, "Begun.")]);

@@ -326,9 +326,32 @@ impl Process {
         format!("{} {} {}", word("side"), word("reason"), word("status"))
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// File descriptors open now.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("a running process has descriptors").count()
+    }
+
+    /// The same when nobody is about: the fewest of some looks, since its own HTTP has some now and then.
+    pub(crate) fn settled_descriptors(&self) -> usize {
+        let looks = (0..20).map(|_| {
+            std::thread::park_timeout(Duration::from_millis(5));
+            self.descriptors()
+        });
+        looks.min().unwrap_or(0)
+    }
+
+    /// Its resident memory, bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a running process has a status");
+        let kilobytes =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kilobytes.expect("it has memory") << 10
     }
 
     /// Waits until it has no more descriptors open than `before`.

@@ -22,7 +22,7 @@ pub(crate) struct Honest {
 }
 
 impl Honest {
-    /// Publishes `stream`, which the origin must hear of as `honest`.
+    /// Publishes `stream`, which the origin must hear of as `honest`, or under the name that is asked for at the end.
     pub(crate) fn begin(relay: &Face, stream: &str) -> Self {
         let mut client = Client::publishing(relay, "live", stream);
         let stop = Arc::<AtomicBool>::default();
@@ -43,9 +43,14 @@ impl Honest {
 
     /// Stops, and looks whether everything has arrived at `origin`.
     pub(crate) fn lost_nothing(self, origin: &Origin) {
+        self.lost_nothing_as("honest", origin);
+    }
+
+    /// The same where the origin has heard of it as `name`.
+    pub(crate) fn lost_nothing_as(self, name: &str, origin: &Origin) {
         self.stop.store(true, SeqCst);
         let said = self.thread.join().expect("the honest publisher goes on");
-        let line = origin.line_of("honest");
+        let line = origin.line_of(name);
         let heard = line.ear.wait_count(&[kind::VIDEO], said.len());
         assert!(heard == said, "the honest publisher said {} frames, and others were heard", said.len());
         assert_eq!(line.ear.record().wrong, None);

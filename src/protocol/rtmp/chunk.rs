@@ -13,7 +13,9 @@ pub struct Message {
 
 /// Most chunks that a peer may use before publish or play: 64 KiB of commands at 128 bytes are 512.
 pub const MAX_CHUNKS: u32 = 10_000;
-/// Most bytes in unfinished messages before publish or play.
+/// Most bytes in unfinished messages before publish or play: as long as one may be. Nobody is known yet who could have more.
+pub const MAX_UNKNOWN: usize = 64 * 1024;
+/// The same of commands behind it, and of an upstream before its Start.
 pub const MAX_PARTIAL: usize = 256 * 1024;
 
 /// Joins chunks to messages.
@@ -29,7 +31,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// For a peer that is not known yet: few chunk streams, short messages, few chunks in all.
+    /// For a peer that has not begun to stream: few chunk streams, short messages, few chunks in all.
     pub fn commands() -> Self {
         Self {
             tracker: Tracker::new(Limits::COMMANDS),
@@ -39,6 +41,11 @@ impl Reader {
             max_partial: MAX_PARTIAL,
             skips: false,
         }
+    }
+
+    /// The same for a client of which nothing is known: with less in hand.
+    pub fn unknown() -> Self {
+        Self { max_partial: MAX_UNKNOWN, ..Self::commands() }
     }
 
     /// Goes on in the middle of a stream of media, with what has come of unfinished messages. Those that are not in `partial`

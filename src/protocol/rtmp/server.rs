@@ -23,7 +23,7 @@ const RECONNECT: u32 = 0x01;
 /// Most messages before publish or play.
 pub const MAX_MESSAGES: usize = 100;
 /// Most payload bytes in them.
-pub const MAX_RECORDED: usize = 256 * 1024;
+pub const MAX_RECORDED: usize = 64 * 1024;
 /// Most createStream.
 pub const MAX_CREATE_STREAM: u32 = 4;
 
@@ -129,7 +129,7 @@ impl ServerSession {
             input: Vec::new(),
             output: Vec::new(),
             hello,
-            reader: Reader::commands(),
+            reader: Reader::unknown(),
             writer: Writer::default(),
             recorded: Vec::new(),
             recorded_bytes: 0,

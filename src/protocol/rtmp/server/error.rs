@@ -20,7 +20,7 @@ pub enum ServerError {
     #[error("{0}")]
     Order(&'static str),
     /// More than [`MAX_MESSAGES`](super::MAX_MESSAGES) messages or [`MAX_RECORDED`](super::MAX_RECORDED) bytes.
-    #[error("more than 100 messages or 256 KiB before publish or play")]
+    #[error("more than 100 messages or 64 KiB before publish or play")]
     TooMuch,
     /// A window so small that the upstream would acknowledge every read.
     #[error("Window Acknowledgement Size {0} is too small: 1024 or more is right")]
