@@ -11,7 +11,7 @@ TEST_NAMES := $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %
 UNIT_TESTS := $(patsubst %,--test %,$(filter-out e2e,$(TEST_NAMES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lint unit e2e deny audit campaign bench failover callgrind deps doc docker
+.PHONY: help run test check fmt lint unit e2e deny audit campaign bench failover callgrind soak deps doc docker
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: ## what a live stream costs, beside HAProxy and nginx, an hour; ROWS='gro
 
 failover: ## how long a stream is without an origin when its origin dies, a minute; ARGS='--tries 100'
 	$(CARGO) bench --locked --bench failover -- $(ARGS)
+
+soak: ## half an hour of clients that come and go, origins that die, reloads and strangers; ARGS='--seconds 120': shorter
+	$(CARGO) bench --locked --bench soak -- $(ARGS)
 
 callgrind: ## instructions that the wire takes for each operation, exactly (valgrind)
 	@./tests/e2e/deps.sh callgrind

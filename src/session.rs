@@ -1,6 +1,6 @@
 //! Is there another byte, and where does it go?
 //!
-//! [`start`] gives an accepted socket its [`ConnectionActor`] on a worker that [`prepare_worker`] has made ready. The session negotiates,
+//! [`start`] gives an accepted socket its [`ConnectionActor`] on a worker thread ([`WorkerHandle`]). The session negotiates,
 //! authenticates and dials (`life`), and then passes bytes (`relay`, over two `flow`s) until one side ends.
 
 mod actor;
@@ -27,6 +27,7 @@ mod sides;
 mod sockopt;
 mod switch;
 mod takeover;
+mod thread;
 mod worker;
 
 use std::net::SocketAddr;
@@ -34,12 +35,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use actix::{Actor, ArbiterHandle};
+use actix::Actor;
 
 pub use actor::ConnectionActor;
 pub use buffer::BufferStats;
 pub use collector::HeldBytes;
-pub use worker::{WorkerSettings, adjust_worker, prepare_worker};
+pub use thread::WorkerHandle;
+pub use worker::{WorkerSettings, adjust_worker};
 
 use crate::admission::{Claims, Gate};
 pub use crate::config::Tls;
@@ -98,7 +100,8 @@ pub struct Shared {
 }
 
 /// Gives the socket to a new [`ConnectionActor`] on `worker`.
-pub fn start(worker: &ArbiterHandle, shared: Arc<Shared>, accepted: Accepted) {
+pub fn start(worker: &WorkerHandle, shared: Arc<Shared>, accepted: Accepted) {
     let id = SessionId(shared.sessions.fetch_add(1, Relaxed) + 1);
-    ConnectionActor::start_in_arbiter(worker, move |_| ConnectionActor::new(shared, accepted, id));
+    // Where the thread has ended, the process is ending: the socket is closed.
+    worker.run(move || drop(ConnectionActor::new(shared, accepted, id).start()));
 }

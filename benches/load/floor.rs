@@ -8,6 +8,9 @@
 
 mod follow;
 mod leg;
+#[allow(dead_code, unused_imports, reason = "the relay's own, of which some is for others")]
+#[path = "../../src/tls/record.rs"]
+mod record;
 #[path = "../../src/session/sockopt.rs"]
 mod sockopt;
 mod speak;
@@ -15,10 +18,12 @@ mod speak;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use socket2::{Domain, Socket, Type};
+use tokio_rustls::rustls::{ServerConfig, ServerConnection};
 
 use follow::Follow;
 use leg::{Leg, pump};
@@ -38,22 +43,44 @@ struct Floor {
     epoll: OwnedFd,
     listener: TcpListener,
     origin: SocketAddr,
-    speaks: bool,
+    manner: Manner,
+    tls: Option<Arc<ServerConfig>>,
     sessions: Vec<Option<Session>>,
     free: Vec<usize>,
     buffer: Vec<u8>,
 }
 
-/// `pass` or `speak`, where to listen, and the origin. Runs until it is killed.
+/// What it does with a client.
+#[derive(Clone, Copy, PartialEq)]
+enum Manner {
+    /// Passes RTMP.
+    Pass,
+    /// Passes RTSP.
+    PassRtsp,
+    /// Answers it.
+    Speak,
+}
+
+/// `pass`, `pass-rtsp` or `speak`, where to listen, and the origin; behind them certificate and key, where clients speak TLS. Runs until it
+/// is killed.
 pub fn run(args: &[String]) -> Result<(), String> {
-    let [word, listen, origin] = args else { return Err("--floor WORD LISTEN ORIGIN".to_owned()) };
+    let [word, listen, origin, papers @ ..] = args else { return Err("--floor WORD LISTEN ORIGIN [CERT KEY]".to_owned()) };
+    let manner = match word.as_str() {
+        "speak" => Manner::Speak,
+        "pass-rtsp" => Manner::PassRtsp,
+        _ => Manner::Pass,
+    };
+    let tls = match papers {
+        [cert, key] => Some(super::papers::server(cert.as_ref(), key.as_ref())?),
+        _ => None,
+    };
     super::machine::raise_descriptor_limit();
     let address = |text: &str| text.parse::<SocketAddr>().map_err(|e| format!("{text}: {e}"));
     let (listen, origin) = (address(listen)?, address(origin)?);
-    serve(listen, origin, word == "speak").map_err(|e| e.to_string())
+    serve(listen, origin, manner, tls).map_err(|e| e.to_string())
 }
 
-fn serve(listen: SocketAddr, origin: SocketAddr, speaks: bool) -> io::Result<()> {
+fn serve(listen: SocketAddr, origin: SocketAddr, manner: Manner, tls: Option<Arc<ServerConfig>>) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(listen), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
@@ -64,7 +91,8 @@ fn serve(listen: SocketAddr, origin: SocketAddr, speaks: bool) -> io::Result<()>
     let listener: TcpListener = socket.into();
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
-    let mut floor = Floor { epoll, listener, origin, speaks, sessions: Vec::new(), free: Vec::new(), buffer: vec![0; BUFFER] };
+    let mut floor =
+        Floor { epoll, listener, origin, manner, tls, sessions: Vec::new(), free: Vec::new(), buffer: vec![0; BUFFER] };
     let mut events = Vec::with_capacity(256);
     loop {
         match epoll::wait(&floor.epoll, spare_capacity(&mut events), None) {
@@ -111,12 +139,18 @@ impl Floor {
     }
 
     fn begin(&self, at: usize, client: TcpStream) -> io::Result<Session> {
-        if self.speaks {
+        if self.manner == Manner::Speak {
             self.watch(at, 0, &client)?;
             return Ok(Session::Speaking(Box::new(Speaking::new(client))));
         }
         let origin = connect(self.origin)?;
-        let legs = [client, origin].map(|socket| Leg::new(socket, Follow::from_the_start()));
+        let rtsp = self.manner == Manner::PassRtsp;
+        let follow = || if rtsp { Follow::interleaved() } else { Follow::from_the_start() };
+        let [mut client, origin] = [client, origin].map(|socket| Leg::new(socket, follow()));
+        if let Some(tls) = &self.tls {
+            client = client.in_private(ServerConnection::new(Arc::clone(tls)).map_err(io::Error::other)?);
+        }
+        let legs = [client, origin];
         for (side, leg) in legs.iter().enumerate() {
             self.watch(at, side, leg.socket())?;
         }

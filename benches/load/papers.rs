@@ -1,12 +1,13 @@
 //! The certificate that targets show, and the client that believes it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// Longest record, bytes of payload: OBS writes a record for each of its RTMP chunks of 4096 bytes.
 const RECORD: usize = 4096;
@@ -37,6 +38,17 @@ impl Papers {
         let client = client(made.cert.der().clone()).map_err(|e| text(&e))?;
         Ok(Self { cert, key, both, client: Arc::new(client), _folder: folder })
     }
+}
+
+/// A server that shows these.
+pub fn server(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> {
+    let text = |e: &dyn std::error::Error| e.to_string();
+    let certs = CertificateDer::pem_file_iter(cert).map_err(|e| text(&e))?;
+    let certs = certs.collect::<Result<Vec<_>, _>>().map_err(|e| text(&e))?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|e| text(&e))?;
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(|e| text(&e))?;
+    Ok(Arc::new(builder.with_no_client_auth().with_single_cert(certs, key).map_err(|e| text(&e))?))
 }
 
 fn client(cert: CertificateDer<'static>) -> Result<ClientConfig, tokio_rustls::rustls::Error> {

@@ -106,7 +106,7 @@ const LIVE: Goal = Goal::AtMost(0.4);
 /// For rows that only repeat another at another size.
 const FEW: [Kind; 3] = [Kind::HaProxy, Kind::Floor, Kind::Relay];
 const ALL: [Kind; 5] = [Kind::HaProxy, Kind::NginxStream, Kind::NginxRtmp, Kind::Floor, Kind::Relay];
-const BLIND: [Kind; 3] = [Kind::HaProxy, Kind::NginxStream, Kind::Relay];
+const BLIND: [Kind; 4] = [Kind::HaProxy, Kind::NginxStream, Kind::Floor, Kind::Relay];
 const SPEAKING: [Kind; 5] = [Kind::HaProxy, Kind::NginxStream, Kind::NginxRtmp, Kind::SpeakingFloor, Kind::Relay];
 
 /// All of them, in the order of the table.

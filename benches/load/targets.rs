@@ -39,7 +39,14 @@ impl Kind {
     }
 
     /// Program and arguments; `config` is the file that holds [`Self::config`].
-    fn command(self, listen: SocketAddr, origin: SocketAddr, config: &Path) -> Result<Command, String> {
+    fn command(
+        self,
+        listen: SocketAddr,
+        origin: SocketAddr,
+        config: &Path,
+        papers: Option<&Papers>,
+        scheme: &str,
+    ) -> Result<Command, String> {
         let with = |program: &Path, args: &[&str]| {
             let mut command = Command::new(program);
             command.args(args);
@@ -48,12 +55,14 @@ impl Kind {
         let path = config.display().to_string();
         let floor = |word: &str| {
             let own = std::env::current_exe().map_err(|e| e.to_string())?;
-            Ok(with(&own, &["--floor", word, &listen.to_string(), &origin.to_string()]))
+            let mut command = with(&own, &["--floor", word, &listen.to_string(), &origin.to_string()]);
+            command.args(papers.map(|papers| [&papers.cert, &papers.key]).into_iter().flatten());
+            Ok(command)
         };
         match self {
             Self::HaProxy => Ok(with(&machine::find("haproxy"), &["-db", "-f", &path])),
             Self::NginxStream | Self::NginxRtmp => Ok(with(&machine::find("nginx"), &["-c", &path])),
-            Self::Floor => floor("pass"),
+            Self::Floor => floor(if scheme == "rtsp" { "pass-rtsp" } else { "pass" }),
             Self::SpeakingFloor => floor("speak"),
             Self::Relay => Ok(with(Path::new(env!("CARGO_BIN_EXE_relay")), &[&path])),
         }
@@ -122,7 +131,7 @@ impl Target {
         let address = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).map_err(text)?;
         let path = folder.path().join("config");
         fs::write(&path, kind.config(address, origin, folder.path(), papers, scheme)).map_err(text)?;
-        let mut command = kind.command(address, origin, &path)?;
+        let mut command = kind.command(address, origin, &path, papers, scheme)?;
         command.stdout(Stdio::null()).stderr(Stdio::inherit());
         let child = cores.on_target(|| command.spawn()).map_err(|e| format!("{:?}: {e}", command.get_program()))?;
         let mut target = Self { child, address, _folder: folder };

@@ -65,7 +65,7 @@ impl Relay {
         self.buffers.configure(config.buffers.read.max(config.buffers.write), config.buffers.max_total);
         let (hold, keep) = (config.hold.max, keep_buffers(config, self.workers.len()));
         for worker in &self.workers {
-            worker.spawn_fn(move || adjust_worker(hold, keep));
+            worker.run(move || adjust_worker(hold, keep));
         }
     }
 

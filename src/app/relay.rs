@@ -20,7 +20,7 @@ use crate::config::{Config, Loaded};
 use crate::http::admin::{self, Asked, Controls, Key, MAX_ORDERS};
 use crate::http::{self, BufferFacts, ConfigFacts, ListenerFacts, Readiness, Served, Settings, Sources};
 use crate::listener::{self, Listener, Workers};
-use crate::session::{BufferStats, Door, WorkerSettings, prepare_worker};
+use crate::session::{BufferStats, Door, WorkerHandle, WorkerSettings};
 use crate::telemetry::{BufferUse, MetricsCollector, Telemetry, WorkerTraffic, events};
 use crate::tls;
 use crate::upstream::passage::Passages;
@@ -43,7 +43,7 @@ pub struct Relay {
     pub(super) outfit: Arc<ArcSwap<Outfit>>,
     pub(super) told: Arc<ArcSwap<ConfigFacts>>,
     pub(super) buffers: Arc<BufferStats>,
-    pub(super) workers: Vec<ArbiterHandle>,
+    pub(super) workers: Vec<WorkerHandle>,
     arbiters: Vec<Arbiter>,
     /// The process whose place this one takes.
     pub(super) predecessor: Option<Predecessor>,
@@ -106,9 +106,8 @@ impl Relay {
         let stats = Arc::clone(&buffers);
         telemetry.metrics().watch_buffers(move || buffer_use(&stats));
         let traffic: Vec<Arc<WorkerTraffic>> = (0..config.workers).map(|_| Arc::default()).collect();
-        let working: Vec<Arbiter> = traffic.iter().map(|traffic| worker(config, &buffers, traffic)).collect();
-        let workers: Vec<ArbiterHandle> = working.iter().map(Arbiter::handle).collect();
-        arbiters.extend(working);
+        let started_threads = traffic.iter().enumerate().map(|(n, traffic)| worker(n, config, &buffers, traffic));
+        let workers = started_threads.collect::<Result<Vec<_>, _>>().context("a worker thread")?;
         let (tell, sampled) = (telemetry.clone(), traffic);
         let collector = MetricsCollector::start_in_arbiter(&control, move |_| MetricsCollector::new(tell, sampled));
 
@@ -230,12 +229,16 @@ impl Relay {
     /// Whether every thread of the relay still does what it is asked: the control actors', the workers', the Listener's. Waits as long as it
     /// takes; the caller bounds it.
     pub async fn threads_answer(&self) -> bool {
-        let ask = |arbiter: &Arbiter| {
-            let (answer, answered) = oneshot::channel();
-            arbiter.spawn_fn(move || answer.send(()).unwrap_or_default()).then_some(answered)
-        };
         // All at once: one that is slow takes its time beside the others, not before them.
-        let asked: Vec<_> = self.arbiters.iter().map(ask).collect();
+        let mut asked = Vec::new();
+        for arbiter in &self.arbiters {
+            let (answer, answered) = oneshot::channel();
+            asked.push(arbiter.spawn_fn(move || answer.send(()).unwrap_or_default()).then_some(answered));
+        }
+        for worker in &self.workers {
+            let (answer, answered) = oneshot::channel();
+            asked.push(worker.run(move || answer.send(()).unwrap_or_default()).then_some(answered));
+        }
         for answered in asked {
             let Some(answered) = answered else { return false };
             if answered.await.is_err() {
@@ -283,20 +286,26 @@ impl Relay {
         for arbiter in self.arbiters {
             arbiter.stop();
         }
+        for worker in self.workers {
+            worker.stop();
+        }
     }
 }
 
 /// A thread that runs sessions.
-fn worker(config: &Config, buffers: &Arc<BufferStats>, traffic: &Arc<WorkerTraffic>) -> Arbiter {
-    let arbiter = Arbiter::new();
+fn worker(
+    number: usize,
+    config: &Config,
+    buffers: &Arc<BufferStats>,
+    traffic: &Arc<WorkerTraffic>,
+) -> std::io::Result<WorkerHandle> {
     let settings = WorkerSettings {
         hold: config.hold.max,
         keep_buffers: keep_buffers(config, config.workers),
         buffers: Arc::clone(buffers),
         traffic: Arc::clone(traffic),
     };
-    arbiter.spawn_fn(move || prepare_worker(&settings));
-    arbiter
+    WorkerHandle::start(number, settings)
 }
 
 /// Spare buffers for each worker.
@@ -363,12 +372,11 @@ mod tests {
         let relay = Relay::start(&config, Telemetry::silent()).expect("loopback has a free port");
         assert!(relay.threads_answer().await);
         let (release, stuck) = std::sync::mpsc::channel::<()>();
-        // The second of the two workers, behind the control thread and the first.
-        relay.arbiters[2].spawn_fn(move || stuck.recv().unwrap_or_default());
+        relay.workers[1].run(move || stuck.recv().unwrap_or_default());
         timeout(Duration::from_millis(200), relay.threads_answer()).await.expect_err("one of them cannot");
         drop(release);
         assert!(relay.threads_answer().await);
-        relay.arbiters[2].stop();
+        relay.workers[1].stop();
         while relay.threads_answer().await {
             sleep(Duration::from_millis(20)).await;
         }

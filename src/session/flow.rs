@@ -309,13 +309,12 @@ impl Flow {
     /// Asks the kernel to wake us when the message in progress is whole, and the wheel to wake us if that takes too long.
     fn set_mark(&mut self, ends: &mut Ends<'_>) -> io::Result<()> {
         let missing = if ends.outlet.place.worker.wheel.holds() && !self.expired { self.joiner.missing() } else { 0 };
-        let missing = if missing == 0 { 1 } else { ends.source.wire_bytes_for(missing) };
-        let mark = u32::try_from(missing).unwrap_or(u32::MAX).clamp(1, self.max_mark);
+        let mark = u32::try_from(ends.source.wire_bytes_for(missing)).unwrap_or(u32::MAX).clamp(1, self.max_mark);
         if mark != self.mark {
             set_receive_low_water(ends.source.tcp().as_fd(), mark)?;
             self.mark = mark;
         }
-        if mark > 1 || self.leave < self.scanned {
+        if missing > 0 || self.leave < self.scanned {
             ends.outlet.place.worker.wheel.hold(&ends.outlet.place.seat, self.direction, Instant::now());
         } else {
             ends.outlet.place.seat.release(self.direction);
@@ -332,8 +331,11 @@ impl Flow {
             (self.start, self.leave, self.scanned, self.stashed) = (0, 0, 0, 0);
             buffer
         });
+        if self.start == 0 {
+            return;
+        }
         let wanted = usize::try_from(self.joiner.missing()).unwrap_or(usize::MAX).saturating_add(MAX_HEADER);
-        if self.start > 0 && self.capacity - self.end < wanted.max(self.capacity / 2) {
+        if self.capacity - self.end < wanted.max(self.capacity / 2) {
             buffer.copy_within(self.start..self.end, 0);
             self.leave -= self.start;
             self.scanned -= self.start;

@@ -300,6 +300,16 @@ struct Entry {
     number: u32,
 }
 
+impl Entry {
+    /// Whether its message has left, or its session is gone.
+    fn is_stale(&self) -> bool {
+        self.seat.upgrade().is_none_or(|seat| {
+            let hold = seat.lanes[self.direction as usize].hold.get();
+            !hold.held || hold.number != self.number
+        })
+    }
+}
+
 /// The deadlines of one worker.
 pub(super) struct Wheel {
     holds: RefCell<VecDeque<Entry>>,
@@ -354,8 +364,7 @@ impl Wheel {
     /// Serves the hold deadlines, for ever.
     pub(super) async fn serve_holds(self: Rc<Self>) {
         loop {
-            let next = self.holds.borrow().front().map(|entry| entry.deadline);
-            match next {
+            match self.next() {
                 None => self.held.notified().await,
                 Some(deadline) => {
                     tokio::select! {
@@ -367,6 +376,15 @@ impl Wheel {
                 }
             }
         }
+    }
+
+    /// The next deadline that somebody still waits for. Most messages are whole long before theirs: nothing wakes for those.
+    fn next(&self) -> Option<Instant> {
+        let mut holds = self.holds.borrow_mut();
+        while holds.front().is_some_and(Entry::is_stale) {
+            holds.pop_front();
+        }
+        holds.front().map(|entry| entry.deadline)
     }
 
     fn expire(&self, until: Instant) {
@@ -511,7 +529,9 @@ mod tests {
         wheel.hold(&seat, Direction::Up, now);
         wheel.hold(&seat, Direction::Up, now + S);
         assert_eq!(wheel.holds.borrow().len(), 1, "one deadline a message");
+        assert_eq!(wheel.next(), Some(now + Duration::from_millis(20)));
         seat.release(Direction::Up);
+        assert_eq!(wheel.next(), None, "nobody wakes for what has left");
         wheel.expire(now + S);
         assert!(!seat.take_expired(Direction::Up));
         wheel.hold(&seat, Direction::Up, now + S);

@@ -34,7 +34,7 @@ pub(super) struct Worker {
 }
 
 /// Prepares this thread to run sessions and starts its wheel. Once a thread; a second call changes nothing.
-pub fn prepare_worker(settings: &WorkerSettings) {
+pub(super) fn prepare_worker(settings: &WorkerSettings) {
     WORKER.with(|cell| {
         cell.get_or_init(|| {
             let wheel = Wheel::new(settings.hold);

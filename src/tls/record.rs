@@ -37,11 +37,12 @@ impl Records {
         }
     }
 
-    /// Fewest bytes that the socket must still receive before `plain` more bytes can be read; at least 1. More may be needed, where the
-    /// peer's records are short.
+    /// Fewest bytes that the socket must still receive before `plain` more bytes can be read, and no fewer than the record in progress
+    /// lacks, of which nothing can be read before it is whole; at least 1. More may be needed, where the peer's records are short.
     pub(super) fn bytes_for(&self, plain: u64) -> u64 {
         if plain == 0 {
-            return 1;
+            let header = if self.header == 0 { 1 } else { HEADER - self.header };
+            return if self.left > 0 { u64::from(self.left) } else { u64::from(header) };
         }
         let fresh = |plain: u64| u64::from(HEADER) + plain + TAG;
         if self.left == 0 {
@@ -102,5 +103,16 @@ mod tests {
         records.advance(&record(77));
         assert_eq!((records.header, records.left), (0, 0));
         assert_eq!(records.bytes_for(0), 1);
+    }
+
+    #[test]
+    fn nothing_of_a_record_is_worth_a_wake_before_its_last_byte() {
+        let record = record(4_096);
+        for cut in 1..record.len() {
+            let mut records = Records::default();
+            records.advance(&record[..cut]);
+            let end = if cut < usize::from(HEADER) { usize::from(HEADER) } else { record.len() };
+            assert_eq!(records.bytes_for(0), (end - cut) as u64, "{cut}");
+        }
     }
 }

@@ -98,8 +98,8 @@ impl Stream {
         self.wire().is_none_or(|wire| wire.drained && wire.ahead.is_none())
     }
 
-    /// Fewest bytes that the socket must still receive before `plain` more bytes can be read, once what has arrived was read. A low-water
-    /// mark of so many never waits for more than what is needed.
+    /// Fewest bytes that the socket must still receive before `plain` more bytes can be read, or any where `plain` is 0, once what has
+    /// arrived was read. A low-water mark of so many never waits for more than what is needed.
     pub fn wire_bytes_for(&self, plain: u64) -> u64 {
         self.wire().map_or(plain.max(1), |wire| wire.records.bytes_for(plain))
     }

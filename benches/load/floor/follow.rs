@@ -3,6 +3,7 @@
 use relay::protocol::rtmp::handshake::TOTAL;
 use relay::protocol::rtmp::joiner::{Filter, Joiner, Outgoing, Verdict};
 use relay::protocol::rtmp::tracker::{Header, Limits, Step, Tracker};
+use relay::protocol::rtsp::framing::{ChannelSet, Channels, Framer, Piece};
 
 /// Follows one direction.
 pub enum Follow {
@@ -10,6 +11,8 @@ pub enum Follow {
     Headers(usize, Box<Tracker>),
     /// Into another chunk stream.
     Joined(Box<Joiner>),
+    /// Interleaved RTSP, the packets of a picture together; what is said between them passes as it is.
+    Interleaved(Box<Framer>, Channels),
 }
 
 /// What becomes of a piece of input.
@@ -37,11 +40,24 @@ impl Follow {
         Self::Headers(TOTAL, Box::new(Tracker::new(Limits::MEDIA)))
     }
 
+    /// RTSP, whose first channel is the video's.
+    pub fn interleaved() -> Self {
+        let mut video = ChannelSet::default();
+        video.set(0, true);
+        Self::Interleaved(Box::default(), Channels { open: ChannelSet::ALL, video })
+    }
+
+    /// Whether less than a whole picture was followed, though nothing is missing of what has begun.
+    pub fn waits(&self) -> bool {
+        matches!(self, Self::Interleaved(framer, _) if framer.in_picture())
+    }
+
     /// Wire bytes until the message in progress is whole.
     pub fn missing(&self) -> u64 {
         match self {
             Self::Headers(_, tracker) => tracker.missing(),
             Self::Joined(joiner) => joiner.missing(),
+            Self::Interleaved(framer, _) => framer.missing() as u64,
         }
     }
 
@@ -55,7 +71,23 @@ impl Follow {
                 let differs = out.pass < taken || !out.patched.is_empty();
                 Some(Followed { taken, whole: out.whole, out: differs.then_some(out) })
             }
+            Self::Interleaved(framer, channels) => interleaved(framer, channels, input),
         }
+    }
+}
+
+fn interleaved(framer: &mut Framer, channels: &Channels, input: &[u8]) -> Option<Followed> {
+    let mut followed = Followed::default();
+    loop {
+        let (len, settled) = match framer.next(&input[followed.taken..], channels).ok()? {
+            Piece::Nothing => return Some(followed),
+            Piece::Frames { len, settled, .. } => (len, settled),
+            Piece::Taken { len } | Piece::Message { len, .. } => (len, len),
+        };
+        if settled > 0 {
+            followed.whole = followed.taken + settled;
+        }
+        followed.taken += len;
     }
 }
 

@@ -205,14 +205,18 @@ impl Tracker {
     /// A lower bound when other messages come between.
     pub fn missing(&self) -> u64 {
         let mut missing = 0;
+        // Asked at every read, and most messages are whole then.
+        if self.open == 0 {
+            return missing;
+        }
         for (i, slot) in self.slots.iter().enumerate().filter(|(_, s)| s.open) {
-            let rest = u64::from(slot.header.length - slot.have);
+            let rest = slot.header.length - slot.have;
             let in_chunk = match self.current {
-                Some((current, left)) if current == i => u64::from(left),
+                Some((current, left)) if current == i => left,
                 _ => 0,
             };
-            let chunks = (rest - in_chunk).div_ceil(u64::from(self.chunk_size));
-            missing += rest + chunks * continuation_length(&slot.header);
+            let chunks = (rest - in_chunk).div_ceil(self.chunk_size);
+            missing += u64::from(rest) + u64::from(chunks) * continuation_length(&slot.header);
         }
         missing
     }

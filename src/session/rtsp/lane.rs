@@ -298,13 +298,12 @@ impl Lane {
     /// too long.
     fn set_mark(&mut self, ends: &mut Ends<'_>) -> io::Result<()> {
         let missing = if ends.place.worker.wheel.holds() && !self.expired { self.framer.missing() as u64 } else { 0 };
-        let missing = if missing == 0 { 1 } else { ends.source.wire_bytes_for(missing) };
-        let mark = u32::try_from(missing).unwrap_or(u32::MAX).clamp(1, self.max_mark);
+        let mark = u32::try_from(ends.source.wire_bytes_for(missing)).unwrap_or(u32::MAX).clamp(1, self.max_mark);
         if mark != self.mark {
             set_receive_low_water(ends.source.tcp().as_fd(), mark)?;
             self.mark = mark;
         }
-        if mark > 1 || self.leave < self.scanned {
+        if missing > 0 || self.leave < self.scanned {
             ends.place.worker.wheel.hold(&ends.place.seat, self.direction, Instant::now());
         } else {
             ends.place.seat.release(self.direction);
