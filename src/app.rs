@@ -135,14 +135,22 @@ async fn serve(
         () = manager::feed(&relay, &telemetry) => Leaving::Told,
     };
     drop(orders);
-    if why == Leaving::Replaced {
+    let replaced = why == Leaving::Replaced;
+    if replaced {
         relay.close_http().await;
     } else {
         manager::stopping();
     }
+    let feed = async {
+        if replaced {
+            // The watchdog is the new process's: fed from here too, it would not miss a new one that is stuck.
+            std::future::pending::<()>().await;
+        }
+        manager::feed(&relay, &telemetry).await;
+    };
     let drained = tokio::select! {
         () = relay.drain(why) => true,
-        () = manager::feed(&relay, &telemetry) => false,
+        () = feed => false,
         // A second signal ends at once.
         _ = terminate.recv() => false,
         _ = interrupt.recv() => false,

@@ -220,7 +220,7 @@ fn the_compose_file_gives_the_relay_what_it_needs_and_no_more() {
     let allowed = relay["environment"]["SECURITY_UPSTREAM_ALLOWED_NETWORKS"].as_str().expect("networks");
     assert!(allowed.contains(subnet) && !allowed.contains("0.0.0.0/0"), "{allowed}: of {subnet}");
     assert_eq!((&relay["read_only"], &relay["cap_drop"]), (&json!(true), &json!(["ALL"])));
-    assert_eq!(relay["ulimits"]["nofile"]["hard"], 65536);
+    assert_eq!(relay["ulimits"]["nofile"]["hard"], "${RELAY_NOFILE:-65536}");
     let grace = seconds(&relay["stop_grace_period"]);
     assert!(grace > defaults().timeouts.shutdown + GOODBYE, "{grace:?}");
     for (name, service) in services {

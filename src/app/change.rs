@@ -38,6 +38,7 @@ impl Relay {
         }
         self.admin_key.change(config.admin.token.as_ref(), config.http_allowed_networks.clone());
         new.shared.router.drained().keep(|target| new.targets().iter().any(|known| known.id == target));
+        new.show_drained();
         let removed = before.shared.gate.removed(&new.shared.gate);
         if config.reload.revoke_live {
             new.shared.gate.revoke(&removed);

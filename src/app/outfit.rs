@@ -99,8 +99,16 @@ impl Outfit {
         let known = self.targets().iter().any(|known| known.id == target);
         if known {
             self.shared.router.drained().set(target, drained);
+            self.show_drained();
         }
         known
+    }
+
+    /// Tells the metrics which targets an operator has drained.
+    pub(super) fn show_drained(&self) {
+        let drained = self.shared.router.drained();
+        let labels = self.targets().iter().filter(|target| drained.holds(target.id)).map(|target| target.label.as_str());
+        self.shared.telemetry.metrics().show_drained(&labels.collect());
     }
 
     /// The upstreams as /status shows them.

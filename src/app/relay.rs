@@ -161,11 +161,12 @@ impl Relay {
                 drain_target: Arc::new(move |target, drained| running.load().drain_target(target, drained)),
                 orders: asking,
             };
-            admin::serve(socket, &admin_key, controls)
+            admin::serve(socket, &admin_key, tls.as_deref().filter(|_| config.admin.tls), controls)
         });
         let admin = admin.transpose().context("admin_addr")?;
         if let Some(served) = &admin {
-            telemetry.emit(events::AdminListening { address: served.address(), token: config.admin.token.is_some() });
+            let (tls, token) = (config.admin.tls, config.admin.token.is_some());
+            telemetry.emit(events::AdminListening { address: served.address(), tls, token });
         }
         let tls = tls.filter(|_| config.http_tls);
         let settings = Settings { allowed: config.http_allowed_networks.clone(), tls };

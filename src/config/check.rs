@@ -163,26 +163,27 @@ impl Check<'_> {
         }
         let token = (!token.is_empty()).then(|| file.security.admin_token.clone().into_secret());
         let address = if file.admin_addr.is_empty() { None } else { self.address("admin_addr", &file.admin_addr) };
-        let Some(bound) = address else { return Admin { address, token } };
+        let tls = file.admin_tls && address.is_some();
+        let Some(bound) = address else { return Admin { address, tls, token } };
         if token.is_none() && self.intact(&["security.admin_token"]) && !bound.host.is_some_and(|host| host.is_loopback()) {
             let text =
                 format!("{bound} is no loopback address; expected \"127.0.0.1:{}\", or a security.admin_token", bound.port);
             self.error("admin_addr", text);
         }
-        if token.is_some() && !bound.host.is_some_and(|host| host.is_loopback()) {
+        if token.is_some() && !tls && !bound.host.is_some_and(|host| host.is_loopback()) {
             self.warn(
                 "admin_addr",
-                "is no loopback address: the token goes over the network in the clear, unless something in between speaks TLS",
+                "is no loopback address: the token goes over the network in the clear without admin_tls, unless something in between speaks TLS",
             );
         }
         if others.iter().any(|other| other.collides(&bound)) {
             if !self.given("admin_addr") {
                 self.warn("admin_addr", format!("its default, {bound}, is taken by another address of ours: there is no /admin"));
-                return Admin { address: None, token };
+                return Admin { address: None, tls: false, token };
             }
             self.error("admin_addr", "takes the port of another address of ours; expected another port, or \"\" for no /admin");
         }
-        Admin { address, token }
+        Admin { address, tls, token }
     }
 
     fn drain(&mut self, file: &File) -> Drain {

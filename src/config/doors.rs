@@ -63,6 +63,7 @@ fn files(check: &mut Check<'_>, file: &File, listeners: &[Listen]) -> Option<Ser
         security.tls_enabled.then(|| "security.tls_enabled".to_owned()),
         listener.map(|index| format!("listeners[{index}]")),
         file.http_tls.then(|| "http_tls".to_owned()),
+        file.admin_tls.then(|| "admin_tls".to_owned()),
     ];
     let Some(asker) = asked.into_iter().flatten().next() else {
         unused(check, file);
@@ -71,11 +72,14 @@ fn files(check: &mut Check<'_>, file: &File, listeners: &[Listen]) -> Option<Ser
     if file.http_tls && file.http_addr.is_empty() {
         check.warn("http_tls", "has no effect: http_addr is \"\", so there is no HTTP");
     }
+    if file.admin_tls && file.admin_addr.is_empty() {
+        check.warn("admin_tls", "has no effect: admin_addr is \"\", so there is no /admin");
+    }
     let clients = security.tls_enabled || listener.is_some();
     if !security.tls_client_ca.is_empty() && !clients {
         check.warn(
             "security.tls_client_ca",
-            "has no effect: no address for clients speaks TLS, and HTTP asks for no certificates",
+            "has no effect: no address for clients speaks TLS, and neither HTTP nor /admin asks for certificates",
         );
     }
     if security.tls_allow_plain && !security.tls_enabled {
@@ -96,7 +100,7 @@ fn unused(check: &mut Check<'_>, file: &File) {
     let security = &file.security;
     let files = [(CERT, &security.tls_cert), (KEY, &security.tls_key), ("security.tls_client_ca", &security.tls_client_ca)];
     for (key, _) in files.into_iter().filter(|(_, path)| !path.is_empty()) {
-        check.warn(key, "is not used: neither tls_enabled nor listeners nor http_tls asks for TLS");
+        check.warn(key, "is not used: neither tls_enabled nor listeners nor http_tls nor admin_tls asks for TLS");
     }
     if security.tls_allow_plain {
         check.warn("security.tls_allow_plain", "has no effect without tls_enabled");

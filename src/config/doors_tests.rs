@@ -34,6 +34,7 @@ fn tls_without_its_files_is_refused_and_files_without_tls_are_said() {
         (json!({ "security": { "tls_enabled": true } }), "security.tls_enabled"),
         (json!({ "listeners": [{ "addr": ":1", "tls": "off" }, { "addr": ":443", "tls": "optional" }] }), "listeners[1]"),
         (json!({ "http_tls": true }), "http_tls"),
+        (json!({ "admin_tls": true }), "admin_tls"),
     ] {
         let expected = [("cert", "certificate"), ("key", "private key")]
             .map(|(key, what)| format!("security.tls_{key}: is missing, and {asker} {missing} {what}"));
@@ -48,6 +49,14 @@ fn tls_without_its_files_is_refused_and_files_without_tls_are_said() {
         warnings(json!({ "security": { "tls_allow_plain": true } })),
         ["security.tls_allow_plain: has no effect without tls_enabled"]
     );
+    let nowhere = json!({ "admin_tls": true, "admin_addr": "", "security": { "tls_cert": "c", "tls_key": "k" } });
+    assert_eq!(warnings(nowhere), ["admin_tls: has no effect: admin_addr is \"\", so there is no /admin"]);
+    let far = |tls: bool| {
+        let security = json!({ "admin_token": "hush-hush-hush-hush", "tls_cert": "c", "tls_key": "k", "tls_enabled": true });
+        warnings(json!({ "admin_addr": ":8081", "admin_tls": tls, "security": security }))
+    };
+    assert!(far(false)[0].contains("the token goes over the network in the clear without admin_tls"));
+    assert!(far(true).is_empty(), "{:?}", far(true));
     let for_http = json!({ "http_tls": true, "security": { "tls_cert": "c", "tls_key": "k", "tls_client_ca": "ca" } });
     assert!(warnings(for_http)[0].starts_with("security.tls_client_ca: has no effect"));
     assert!(

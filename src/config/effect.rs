@@ -51,6 +51,7 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("http_tls", NeedsRestart),
     ("listeners", NeedsRestart),
     ("admin_addr", NeedsRestart),
+    ("admin_tls", NeedsRestart),
     ("workers", NeedsRestart),
     ("upstream", NewSessions),
     ("upstreams", NewSessions),

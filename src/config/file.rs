@@ -36,6 +36,8 @@ pub(super) struct File {
     pub(super) http_allowed_networks: Vec<String>,
     /// Address for /admin, where operators act: sessions, upstreams, reload, drain. "" turns it off. A loopback address, unless security.admin_token is set.
     pub(super) admin_addr: String,
+    /// Whether admin_addr is served by TLS, with the certificate of security.tls_cert.
+    pub(super) admin_tls: bool,
     /// Threads that run sessions. 0: one for each processor.
     #[schemars(range(max = 1024))]
     pub(super) workers: u64,
@@ -133,6 +135,7 @@ impl Default for File {
             http_tls: false,
             http_allowed_networks: Vec::new(),
             admin_addr: "127.0.0.1:8081".into(),
+            admin_tls: false,
             workers: 0,
             upstream: None,
             upstreams: None,

@@ -24,6 +24,7 @@ use serde_json::json;
 use super::desk::Desk;
 use super::{HttpError, PATIENCE, SHUTDOWN_SECONDS, Served, Sources};
 use crate::admission::supervisor::KickSome;
+use crate::tls;
 use crate::upstream::{TargetId, breaker};
 
 pub use orders::{Answer, Asked, Order};
@@ -90,12 +91,13 @@ impl Key {
 
 type Hall = web::Data<Controls>;
 
-/// Starts the server on a thread of its own. It answers on `listener`, which is non-blocking.
+/// Starts the server on a thread of its own. It answers on `listener`, which is non-blocking; in private where there is `tls`.
 ///
 /// # Errors
 /// [`HttpError`].
-pub fn serve(listener: TcpListener, key: &Key, controls: Controls) -> Result<Served, HttpError> {
+pub fn serve(listener: TcpListener, key: &Key, tls: Option<&tls::Server>, controls: Controls) -> Result<Served, HttpError> {
     let key = key.0.clone();
+    let private = tls.map(tls::Server::for_http);
     super::launch("relay-admin", listener, move |listener| {
         let app = move || {
             let desk = web::Data::new(Desk::new(controls.sources.clone(), PATIENCE));
@@ -110,7 +112,12 @@ pub fn serve(listener: TcpListener, key: &Key, controls: Controls) -> Result<Ser
                 .configure(routes)
         };
         let server = HttpServer::new(app).workers(1).disable_signals().max_connections(MAX_CONNECTIONS);
-        server.shutdown_timeout(SHUTDOWN_SECONDS).listen(listener).map(HttpServer::run)
+        let server = server.shutdown_timeout(SHUTDOWN_SECONDS);
+        let server = match private {
+            None => server.listen(listener),
+            Some(config) => server.listen_rustls_0_23(listener, config),
+        };
+        server.map(HttpServer::run)
     })
 }
 

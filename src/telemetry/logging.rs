@@ -14,8 +14,8 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
-use super::Telemetry;
 use super::output::{Output, Signals};
+use super::{Metrics, Telemetry};
 use crate::config::{Log, LogFormat, LogLevel, LogOutput};
 
 /// Lines that wait for a slow output; more are dropped and counted, for no session may wait for a disk.
@@ -42,6 +42,7 @@ pub enum LogError {
 pub struct LogGuard {
     signals: Arc<Signals>,
     control: Control,
+    metrics: Metrics,
     writer: NonBlocking,
     _worker: WorkerGuard,
 }
@@ -62,6 +63,7 @@ impl LogGuard {
         *self.control.level.lock().unwrap_or_else(PoisonError::into_inner) = level;
         // Fails only where there is no log any more.
         let _ = self.control.filter.reload(filter(level));
+        self.metrics.show_log_level(level);
     }
 
     /// From the next line on, lines have the shape that `log` asks for. Its output stays what it was.
@@ -90,7 +92,9 @@ pub fn init(log: &Log, telemetry: &Telemetry) -> Result<LogGuard, LogError> {
     subscriber.try_init().map_err(|_| LogError::Twice)?;
     telemetry.metrics().watch_log(lost);
     std::panic::set_hook(Box::new(tell_panic));
-    Ok(LogGuard { signals, control, writer, _worker: worker })
+    let metrics = telemetry.metrics().clone();
+    metrics.show_log_level(log.level);
+    Ok(LogGuard { signals, control, metrics, writer, _worker: worker })
 }
 
 /// An output that is open.
@@ -243,7 +247,8 @@ mod tests {
         let log = log(LogOutput::Path(path.clone()));
         let Opened { writer, signals, worker, .. } = open(&log).unwrap();
         let (subscriber, control) = subscriber(&log, writer.clone());
-        let guard = LogGuard { signals, control, writer, _worker: worker };
+        let metrics = Telemetry::silent().metrics().clone();
+        let guard = LogGuard { signals, control, metrics, writer, _worker: worker };
         // See `hear`.
         let _another = tracing::Dispatch::new(tracing_subscriber::registry());
         tracing::subscriber::with_default(subscriber, || {

@@ -12,6 +12,7 @@ use prometheus::{
 use super::sampled::{Asked, BufferUse, Frames};
 use super::worker::{Latencies, Seen};
 use super::{Side, labels, process};
+use crate::config::LogLevel;
 
 /// From a refused handshake to a day of streaming, seconds.
 const DURATIONS: [f64; 12] = [0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 7200.0, 14_400.0, 43_200.0, 86_400.0];
@@ -47,6 +48,7 @@ pub struct Metrics {
     pub(super) session_setup_duration: Histogram,
     pub(super) circuit_state: IntGaugeVec,
     pub(super) upstream_healthy: IntGaugeVec,
+    upstream_drained: IntGaugeVec,
     pub(super) certificate_expiry: IntGauge,
     pub(super) certificate_reloads: IntCounterVec,
     upstream_sessions: IntGaugeVec,
@@ -63,6 +65,8 @@ pub struct Metrics {
     pub(super) admin_refusals: IntCounterVec,
     pub(super) config_loaded: Gauge,
     pub(super) config_successful: IntGauge,
+    pub(super) draining: IntGauge,
+    log_level: IntGauge,
     targets: Arc<Mutex<BTreeSet<String>>>,
     actor_wait: HistogramVec,
     streams: IntGaugeVec,
@@ -111,6 +115,7 @@ impl Metrics {
             session_setup_duration: table.histogram("rtmp_relay_session_setup_duration_seconds", &LATENCIES, "From accept until the stream passes."),
             circuit_state: table.gauges("rtmp_relay_circuit_state", &["target"], "Circuit of each upstream: 0 = closed (dials pass), 1 = half-open, 2 = open."),
             upstream_healthy: table.gauges("rtmp_relay_upstream_healthy", &["upstream"], "Whether each upstream is tried in its turn: 1 = yes, 0 = only after the others, since its last dial or its last checks failed."),
+            upstream_drained: table.gauges("rtmp_relay_upstream_drained", &["upstream"], "Whether an operator has taken each upstream out of turn: 1 = it takes no new streams until it is enabled again."),
             certificate_expiry: table.gauge("rtmp_relay_tls_certificate_expiry_timestamp_seconds", "When the certificate that clients are shown expires, seconds since 1970; 0 without TLS."),
             certificate_reloads: table.counters("rtmp_relay_tls_certificate_reloads_total", &["result"], "Changed certificate files: loaded = served from then on, refused = cannot be used, the old one stays."),
             upstream_pool: table.counters("rtmp_relay_upstream_pool_total", &["result"], "Dials that found a spare connection (hit) or none (miss) where pool is on, and spares that ended or spoke before anybody used them (stale)."),
@@ -127,6 +132,8 @@ impl Metrics {
             admin_refusals: table.counters("rtmp_relay_admin_refusals_total", &["reason"], "Requests to /admin that nobody looked at: from outside of http_allowed_networks, without the token, from another machine where there is none, of a page in a browser, or with a body that is not JSON."),
             config_loaded: table.made(Gauge::new("rtmp_relay_config_last_reload_success_timestamp_seconds", "When the configuration that runs was loaded, seconds since 1970.")),
             config_successful: table.gauge("rtmp_relay_config_last_reload_successful", "Whether the last attempt to load a configuration succeeded."),
+            draining: table.gauge("rtmp_relay_draining", "Whether the relay is emptying: 1 = it was told to end, by a signal or through /admin, or another process has taken its place."),
+            log_level: table.gauge("rtmp_relay_log_level", "The least important lines that are written now, whatever the configuration says: 0 = error, 1 = warn, 2 = info, 3 = debug, 4 = trace."),
             targets: Arc::default(),
             actor_wait: table.histograms("rtmp_relay_actor_wait_seconds", &["actor"], &WAITS, "From the asking of a control actor to its answer, the wait in its mailbox included."),
             streams: table.gauges("rtmp_relay_streams", &["action"], "Sessions that relay now, by what the client does."),
@@ -188,13 +195,33 @@ impl Metrics {
             let _ = self.circuit_state.remove_label_values(&[gone]);
             let _ = self.upstream_sessions.remove_label_values(&[gone]);
             let _ = self.upstream_healthy.remove_label_values(&[gone]);
+            let _ = self.upstream_drained.remove_label_values(&[gone]);
         }
         for new in labels.difference(&known) {
             self.circuit_state.with_label_values(&[new]).set(0);
             self.upstream_healthy.with_label_values(&[new]).set(1);
             self.upstream_sessions.with_label_values(&[new]).set(0);
+            self.upstream_drained.with_label_values(&[new]).set(0);
         }
         *known = labels;
+    }
+
+    /// Of the upstreams of [`Self::set_targets`], these are drained by an operator, and no others.
+    pub fn show_drained(&self, labels: &BTreeSet<&str>) {
+        for known in self.targets.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            self.upstream_drained.with_label_values(&[known]).set(i64::from(labels.contains(known.as_str())));
+        }
+    }
+
+    /// Lines of `level` and above are written from now on.
+    pub(super) fn show_log_level(&self, level: LogLevel) {
+        self.log_level.set(match level {
+            LogLevel::Error => 0,
+            LogLevel::Warn => 1,
+            LogLevel::Info => 2,
+            LogLevel::Debug => 3,
+            LogLevel::Trace => 4,
+        });
     }
 
     /// From now on `lost` is asked how many log lines were lost since start.

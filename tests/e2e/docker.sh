@@ -91,6 +91,9 @@ say "a wrong configuration ends with 78 and says what would be right"
 
 RELAY_PORT=$(free_port) RELAY_HTTP_PORT=$(free_port) PROMETHEUS_PORT=$(free_port) GRAFANA_PORT=$(free_port)
 export RELAY_PORT RELAY_HTTP_PORT PROMETHEUS_PORT GRAFANA_PORT
+# An engine cannot give more descriptors than it has.
+most=$(docker run --rm --entrypoint sh "$image" -c 'ulimit -Hn')
+if [ "$most" != unlimited ] && [ "$most" -lt 65536 ]; then export RELAY_NOFILE=$most; fi
 say "starting the services: ${services[*]:-all}"
 "${compose[@]}" -p "$project" --profile demo up -d "${services[@]}"
 http=http://127.0.0.1:$RELAY_HTTP_PORT

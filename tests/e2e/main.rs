@@ -37,6 +37,7 @@ mod relay;
 mod route;
 mod rtsp;
 mod schemes;
+mod succession;
 mod systemd;
 mod tap;
 mod timestamps;

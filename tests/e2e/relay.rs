@@ -46,6 +46,11 @@ impl Relay {
 
     /// Starts one, and waits until it says where it listens.
     pub fn configured(upstreams: Value, more: Value) -> Self {
+        Self::run_by(Command::new(env!("CARGO_BIN_EXE_relay")), &[], upstreams, more)
+    }
+
+    /// Starts one by `command`, which takes the configuration file as its last argument, with these variables.
+    pub fn run_by(mut command: Command, variables: &[(&str, &str)], upstreams: Value, more: Value) -> Self {
         let dir = workdir("relay");
         let mut config = json!({
             "listen_addr": "127.0.0.1:0",
@@ -60,10 +65,9 @@ impl Relay {
         }
         let file = dir.path().join("config.json");
         fs::write(&file, config.to_string()).expect("a fresh directory takes a file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
         // What the developer has in the environment must not decide a test.
         let path = std::env::var_os("PATH").unwrap_or_default();
-        command.arg(&file).env_clear().env("PATH", path).env("RUST_BACKTRACE", "1");
+        command.arg(&file).env_clear().env("PATH", path).env("RUST_BACKTRACE", "1").envs(variables.iter().copied());
         let mut process = Running::start("relay", &mut command, dir.path());
         let (mut doors, mut http) = (Vec::new(), None);
         let expected = 1 + config["listeners"].as_array().map_or(0, Vec::len);
@@ -123,7 +127,7 @@ impl Relay {
 
     /// How many file descriptors it has open.
     pub fn descriptors(&self) -> usize {
-        let dir = PathBuf::from(format!("/proc/{}/fd", self.process.pid()));
+        let dir = PathBuf::from(format!("/proc/{}/fd", self.pid()));
         fs::read_dir(dir).expect("a running process has descriptors").count()
     }
 
@@ -140,6 +144,16 @@ impl Relay {
     /// The lines that it has logged of this event.
     pub fn said(&self, event: &str) -> Vec<Value> {
         announcements(&self.log(), event)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Waits until it has ended.
+    pub fn finish(&mut self, within: Duration) -> ExitStatus {
+        self.process.finish(within)
     }
 
     /// Asks it to end (SIGTERM) and waits until it has.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::ear::End;
 use crate::origin::Origin;
+use crate::private::{Authority, Tunnel, believing};
 use crate::relay::{Process, configured};
 use crate::wait::{SOON, wait_equal, wait_for, wait_until};
 
@@ -138,6 +139,9 @@ fn an_upstream_that_is_drained_keeps_what_it_has_and_gets_nothing_new() {
     assert_eq!((&of_it["sessions"], &of_it["drained"], &of_it["circuit"]["state"]), (&json!(1), &json!(false), &json!("closed")));
     let id = &of_it["id"];
     assert_eq!(admin.ask("POST", &format!("/admin/targets/{at}/drain"), ""), (200, json!({ "id": id, "drained": true })));
+    let shown = || [&one, &two].map(|of| relay.metric(&format!("rtmp_relay_upstream_drained{{upstream=\"{}\"}}", of.url(""))));
+    let only = if at == "one" { [1, 0] } else { [0, 1] };
+    assert_eq!(shown(), only, "whoever looks later sees that somebody did this");
     for n in 0..4 {
         drop(Client::publishing(&relay, "live", &format!("new{n}")));
         assert!(other.knows(&format!("new{n}")), "streams go to the one that is left");
@@ -154,12 +158,13 @@ fn an_upstream_that_is_drained_keeps_what_it_has_and_gets_nothing_new() {
     assert_eq!(row(&admin.get("/admin/targets"))["drained"], true);
     let status = relay.status();
     let drained = status["upstreams"].as_array().expect("upstreams").iter().filter(|view| view["drained"] == true).count();
-    assert_eq!(drained, 1);
+    assert_eq!((drained, shown()), (1, only));
     let both = if at == "one" { "two" } else { "one" };
     admin.ask("POST", &format!("/admin/targets/{both}/drain"), "");
     let (code, _) = Client::asking_to_publish(&relay, "live", "nowhere").refused();
     assert_eq!(code, "NetStream.Publish.Denied");
     assert_eq!(admin.ask("POST", &format!("/admin/targets/{id}/enable"), ""), (200, json!({ "id": id, "drained": false })));
+    assert_eq!(shown(), only.map(|drained| 1 - drained));
     drop(Client::publishing(&relay, "live", "back"));
     assert!(origin.knows("back"));
     let (code, answer) = admin.ask("POST", "/admin/targets/three/drain", "");
@@ -229,7 +234,7 @@ fn the_level_of_the_log_changes_for_the_hour() {
     let origin = Origin::willing();
     let relay = relay_with(&origin, json!({ "log": { "level": "info" } }));
     let admin = Admin::of(&relay).with("Content-Type: application/json");
-    assert_eq!(admin.get("/admin/log-level"), json!({ "level": "info" }));
+    assert_eq!((admin.get("/admin/log-level"), relay.metric("rtmp_relay_log_level")), (json!({ "level": "info" }), 2));
     assert_eq!(admin.ask("PUT", "/admin/log-level", r#"{ "level": "debug" }"#), (200, json!({ "level": "debug" })));
     relay.status();
     wait_until("requests are told", || !relay.events("http_request").is_empty());
@@ -237,7 +242,7 @@ fn the_level_of_the_log_changes_for_the_hour() {
         let (code, answer) = admin.ask("PUT", "/admin/log-level", bad);
         assert!(code == 400 && error(&answer).contains("expected {\"level\": \"info\"}"), "{bad}: {answer}");
     }
-    assert_eq!(admin.get("/admin/log-level"), json!({ "level": "debug" }));
+    assert_eq!((admin.get("/admin/log-level"), relay.metric("rtmp_relay_log_level")), (json!({ "level": "debug" }), 3));
     let (code, answer) = admin.ask("PUT", "/admin/log-level", &" ".repeat(300_000));
     assert!(code == 413 && error(&answer).contains("expected at most 262144 bytes"), "{answer}");
 }
@@ -248,7 +253,9 @@ fn a_drain_ends_the_relay_and_orders_are_refused_meanwhile() {
     let mut relay = relay_with(&origin, json!({ "drain": { "spread": "1m" }, "shutdown_timeout": "1m" }));
     let admin = Admin::of(&relay);
     let clients: Vec<Client> = (0..2).map(|n| Client::publishing(&relay, "live", &format!("cam{n}"))).collect();
+    assert_eq!(relay.metric("rtmp_relay_draining"), 0);
     assert_eq!(admin.ask("POST", "/admin/drain", ""), (202, json!({ "draining": true })));
+    wait_equal("it is shown", &1, || relay.metric("rtmp_relay_draining"));
     assert_eq!(clients[0].ended(), End::Fin);
     let (code, answer) = admin.ask("POST", "/admin/reload", "");
     assert!(code == 503 && error(&answer).contains("ending"), "{answer}");
@@ -415,6 +422,44 @@ fn what_a_configuration_would_change_is_asked_of_the_relay_that_runs() {
     );
     assert!(!out.contains("hush") && !relay.log().join("\n").contains("hush"));
     assert_eq!(relay.events("config_reloaded").len(), 0, "asking changes nothing");
+}
+
+#[test]
+fn orders_are_taken_in_private_and_what_would_change_is_asked_so_too() {
+    let (origin, authority) = (Origin::willing(), Authority::new());
+    let dir = tempfile::tempdir().expect("a directory");
+    let (cert, key) = authority.paper(&["localhost"]).put_into(dir.path());
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, &authority.pem).expect("a fresh directory takes a file");
+    let keys = json!({ "admin_tls": true, "security": { "admin_token": TOKEN, "tls_cert": cert, "tls_key": key } });
+    let relay = relay_with(&origin, keys.clone());
+    let plain = Admin::of(&relay);
+    assert_eq!(relay.events("admin_listening")[0]["tls"], true);
+    let tunnel = Tunnel::to(plain.address, "localhost", believing(&authority, None));
+    let admin = Admin { address: tunnel.address, head: "Host: localhost\r\n".into() };
+    assert_eq!(admin.ask("POST", "/admin/reload", "").0, 401, "a certificate is no token");
+    assert_eq!(admin.showing(TOKEN).ask("POST", "/admin/reload", "").1["result"], "unchanged");
+    // In plain HTTP there is nobody.
+    let mut socket = TcpStream::connect(plain.address).expect("accepted");
+    write!(socket, "GET /admin HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n").expect("written");
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer);
+    assert!(!String::from_utf8_lossy(&answer).contains("HTTP/1"));
+    let mut config = configured(&origin.url(""), keys);
+    config["admin_addr"] = json!("127.0.0.1:0");
+    let file = relay.place("next.json");
+    std::fs::write(&file, config.to_string()).expect("its directory takes a file");
+    let check = |authority: &[(&str, &std::path::Path)]| {
+        let url = format!("https://localhost:{}", plain.address.port());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
+        command.args(["--check", "--against", &url]).arg(&file).env_clear().envs(authority.iter().copied());
+        let output = command.output().expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, said) = check(&[("SSL_CERT_FILE", &ca)]);
+    assert!(code == Some(0) && said.ends_with("nothing changes\n"), "{said}");
+    let (code, said) = check(&[("SSL_CERT_FILE", &cert)]);
+    assert!(code == Some(1) && !said.contains(TOKEN), "the token is shown to nobody else: {said}");
 }
 
 #[test]

@@ -12,6 +12,8 @@ use crate::config::ListenAddr;
 pub struct Admin {
     /// Where /admin answers; `None` turns it off. A loopback address, unless there is a token.
     pub address: Option<ListenAddr>,
+    /// Whether it speaks TLS.
+    pub tls: bool,
     /// What every request must show.
     pub token: Option<SecretString>,
 }
@@ -19,7 +21,7 @@ pub struct Admin {
 impl PartialEq for Admin {
     fn eq(&self, other: &Self) -> bool {
         let token = |admin: &Self| admin.token.as_ref().map(|token| token.expose_secret().to_owned());
-        self.address == other.address && token(self) == token(other)
+        (self.address, self.tls) == (other.address, other.tls) && token(self) == token(other)
     }
 }
 

@@ -101,13 +101,16 @@ impl Event for ConfigRejected<'_> {
 pub struct AdminListening {
     /// The bound address.
     pub address: SocketAddr,
+    /// Whether it speaks TLS.
+    pub tls: bool,
     /// Whether a token is asked for.
     pub token: bool,
 }
 
 impl Event for AdminListening {
     fn emit(self, _: &Telemetry) {
-        tracing::info!(event = "admin_listening", address = %self.address, token = self.token, "/admin answers");
+        let Self { address, tls, token } = self;
+        tracing::info!(event = "admin_listening", %address, tls, token, "/admin answers");
     }
 }
 

@@ -114,8 +114,9 @@ pub struct DrainStarted {
 }
 
 impl Event for DrainStarted {
-    fn emit(self, _: &Telemetry) {
+    fn emit(self, telemetry: &Telemetry) {
         let Self { active, delay, timeout } = self;
+        telemetry.metrics().draining.set(1);
         tracing::info!(
             event = "drain_started",
             active,
