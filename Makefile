@@ -10,8 +10,12 @@ SEED ?= $(shell date +%s)
 TEST_NAMES := $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))
 UNIT_TESTS := $(patsubst %,--test %,$(filter-out e2e,$(TEST_NAMES)))
 
+# For each fuzz target, seconds.
+TIME ?= 60
+FUZZ_TARGETS = $(if $(TARGET),$(TARGET),$(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs))))
+
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lint unit e2e deny audit campaign soak bench failover callgrind deps doc docker
+.PHONY: help run test check fmt lint unit e2e deny audit campaign soak bench failover callgrind fuzz deps doc docker
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +70,15 @@ soak: ## half an hour of clients that come and go, origins that die, reloads and
 callgrind: ## instructions that the wire takes for each operation, exactly (valgrind)
 	@./tests/e2e/deps.sh callgrind
 	$(CARGO) bench --locked --bench callgrind
+
+fuzz: ## the fuzz targets by libFuzzer, TIME=60 seconds each, TARGET=joiner: one of them; needs cargo-fuzz
+	@$(CARGO) fuzz --version > /dev/null 2>&1 || { echo 'make fuzz needs cargo-fuzz: cargo install cargo-fuzz' >&2; exit 1; }
+	nice $(CARGO) fuzz build --sanitizer none --target-dir target/fuzz $(TARGET)
+	@set -e; for target in $(FUZZ_TARGETS); do \
+		echo "== $$target"; mkdir -p fuzz/found/$$target; \
+		nice $(CARGO) fuzz run --sanitizer none --target-dir target/fuzz $$target fuzz/found/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(TIME) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1; \
+	done
 
 docker: ## the container image and the compose file with a docker engine, where there is one; builds a release
 	@./tests/e2e/docker.sh

@@ -371,6 +371,33 @@ fn every_link_within_the_project_leads_somewhere() {
 }
 
 #[test]
+fn every_threat_names_tests_that_are_there() {
+    let page = include_str!("../docs/THREAT_MODEL.md");
+    let threats =
+        ["Anybody on the internet", "A client with a token", "An upstream, and who answers for it", "Whoever is between"];
+    let threats = threats.iter().chain(&["Whoever reads what the relay says", "Whoever gives orders"]);
+    let mut named = 0;
+    let lines = threats.flat_map(|heading| chapter(page, &format!("## {heading}")).lines());
+    for row in lines.filter(|line| line.starts_with("| ") && *line != "| threat | what holds it | test |") {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [threat, _, tests] = cells[..] else { panic!("{row} has three cells") };
+        // `[where](file)` and the names behind it, up to the next one.
+        for place in tests.split("](").skip(1) {
+            let (file, names) = place.split_once(')').expect("a link has an end");
+            let path = std::path::Path::new("docs").join(file);
+            let source = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{threat}: {}: {error}", path.display()));
+            for name in code(names) {
+                let is_there = [format!("fn {name}("), format!(": {name},")].iter().any(|words| source.contains(words));
+                assert!(is_there, "{threat}: {file} has no test {name}");
+                named += 1;
+            }
+        }
+        assert!(tests.contains("]("), "{threat} is held by no test");
+    }
+    assert!(named > 80, "only {named} tests were found");
+}
+
+#[test]
 fn every_order_stands_in_the_readme() {
     let page: Value = serde_json::from_str(include_str!("../docs/openapi.json")).unwrap();
     let described = page["paths"]

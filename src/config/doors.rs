@@ -82,6 +82,9 @@ fn files(check: &mut Check<'_>, file: &File, listeners: &[Listen]) -> Option<Ser
             "has no effect: no address for clients speaks TLS, and neither HTTP nor /admin asks for certificates",
         );
     }
+    if let (Some(plain), true) = (plain_door(file), clients && !security.tls_client_ca.is_empty()) {
+        check.warn("security.tls_client_ca", format!("holds off nobody who comes without TLS, which {plain} allows"));
+    }
     if security.tls_allow_plain && !security.tls_enabled {
         check.warn("security.tls_allow_plain", "has no effect without tls_enabled");
     }
@@ -94,6 +97,17 @@ fn files(check: &mut Check<'_>, file: &File, listeners: &[Listen]) -> Option<Ser
     let path = |key: &str, path: &str| -> Option<PathBuf> { check.path(key, path) };
     let (cert, key) = (path(CERT, &security.tls_cert)?, path(KEY, &security.tls_key)?);
     Some(ServerTls { cert, key, client_ca: path("security.tls_client_ca", &security.tls_client_ca) })
+}
+
+/// The key by which a client may come without TLS.
+fn plain_door(file: &File) -> Option<String> {
+    let plain = file.listeners.iter().position(|door| door.tls != Tls::Only);
+    let by_listener = plain.map(|index| format!("listeners[{index}]"));
+    match (file.security.tls_enabled, file.security.tls_allow_plain) {
+        (true, false) => by_listener,
+        (true, true) => Some("security.tls_allow_plain".to_owned()),
+        (false, _) => Some("listen_addr".to_owned()),
+    }
 }
 
 fn unused(check: &mut Check<'_>, file: &File) {

@@ -66,6 +66,24 @@ fn tls_without_its_files_is_refused_and_files_without_tls_are_said() {
 }
 
 #[test]
+fn a_certificate_that_plain_clients_need_not_show_is_said() {
+    let with = |tls_enabled: bool, allow_plain: bool, listener: &str| {
+        let files = json!({ "tls_enabled": tls_enabled, "tls_allow_plain": allow_plain, "tls_cert": "c", "tls_key": "k", "tls_client_ca": "ca" });
+        warnings(json!({ "security": files, "listeners": [{ "addr": ":443", "tls": listener }] }))
+    };
+    assert!(with(true, false, "only").is_empty());
+    for (tls_enabled, allow_plain, listener, key) in [
+        (false, false, "only", "listen_addr"),
+        (true, true, "only", "security.tls_allow_plain"),
+        (true, false, "optional", "listeners[0]"),
+        (true, false, "off", "listeners[0]"),
+    ] {
+        let want = format!("security.tls_client_ca: holds off nobody who comes without TLS, which {key} allows");
+        assert_eq!(with(tls_enabled, allow_plain, listener), [want]);
+    }
+}
+
+#[test]
 fn no_two_addresses_are_the_same() {
     let text = error(json!({ "listeners": [{ "addr": ":1935", "tls": "off" }] }));
     assert_eq!(text, "listeners[0].addr: takes the same port as listen_addr (:1935); expected another port");

@@ -199,6 +199,14 @@ impl StreamName {
     /// # Errors
     /// [`NameError::Segment`].
     pub fn identity(&self) -> Result<Identity, NameError> {
+        // A '/' at the end would make a second stream of the same name; behind an app alone it makes none.
+        let ends_open = match &self.stream.path[..] {
+            b"" => self.app.path.strip_suffix(b"/").is_some_and(|app| app.contains(&b'/')),
+            stream => stream.ends_with(b"/"),
+        };
+        if ends_open {
+            return Err(NameError::Segment);
+        }
         let identity = match (self.app.path.is_empty(), self.stream.path.is_empty()) {
             (true, _) => Identity::split(&self.stream.path, false),
             (false, true) => Identity::split(&self.app.path, true),
@@ -308,6 +316,10 @@ mod tests {
     fn hostile_names_are_refused() {
         assert_eq!(identity("live/", "cam"), Err(NameError::Segment));
         assert_eq!(identity("live", "../secret"), Err(NameError::Segment));
+        for (app, stream) in [("live", "cam/"), ("live/cam/", ""), ("", "live/cam/"), ("", "cam/")] {
+            assert_eq!(identity(app, stream), Err(NameError::Segment), "{app:?} {stream:?} would be live/cam a second time");
+        }
+        assert_eq!(identity("live/", ""), identity("live", ""), "an app alone is the same with it");
         assert_eq!(identity("live", "a\r\nb"), Err(NameError::ControlCharacter));
         assert_eq!(identity("live", &"x".repeat(MAX_PART + 1)), Err(NameError::TooLong));
     }

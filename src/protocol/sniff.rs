@@ -94,9 +94,10 @@ fn without_crlf(first: &[u8]) -> &[u8] {
 
 /// The headers that make one connection of two (QuickTime's tunnelling), where they came with the first bytes.
 fn is_rtsp_tunnel(first: &[u8]) -> bool {
+    // Methods are in capitals (RFC 9110 section 9.1): with others the first bytes alone would have said otherwise.
     let lower = first.to_ascii_lowercase();
     let has = |mark: &[u8]| lower.windows(mark.len()).any(|at| at == mark);
-    (lower.starts_with(b"get ") || lower.starts_with(b"post "))
+    (first.starts_with(b"GET ") || first.starts_with(b"POST "))
         && (has(b"\nx-sessioncookie:") || has(b"application/x-rtsp-tunnelled"))
 }
 
@@ -205,6 +206,8 @@ mod tests {
             assert_eq!(guess(first), Guess::RtspTunnel, "{first:?}");
             assert_eq!(guess(&first[..20]), Guess::Http);
         }
+        let small = b"Get /live/cam HTTP/1.1\r\nX-SessionCookie: a\r\n\r\n";
+        assert_eq!((guess(&small[..4]), guess(small)), (Guess::Unknown, Guess::Unknown), "in one piece as in many");
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::upstream::{Connected, DialError};
 /// How long a play waits for the upstream's word before it is passed on without one: a player may wait for a stream to begin.
 const PLAY_GRACE: Duration = Duration::from_secs(1);
 
+/// Longest code of an upstream's refusal that is passed on and logged, characters: the longest known ones have half of that.
+const MAX_CODE: usize = 64;
+
 /// An upstream that has said yes.
 pub(super) struct Introduction {
     /// What it said on the way, for the client.
@@ -125,12 +128,18 @@ impl Talk<'_> {
                     if let Some(asked) = (!session.asked()).then(|| adobe::asked(&description)).flatten() {
                         return Err(Failure::Asks(asked));
                     }
+                    let code = as_code(&renamer.unname(&code));
                     return Err(Failure::Refused { code, text: renamer.unname(&description) });
                 }
                 Err(e) => return Err(Failure::Broken { kind: "protocol", text: e.to_string() }),
             }
         }
     }
+}
+
+/// A code is a word; an upstream could send anything, and this is logged.
+fn as_code(said: &str) -> String {
+    said.chars().filter(char::is_ascii_graphic).take(MAX_CODE).collect()
 }
 
 async fn say(stream: &mut Stream, output: &[u8]) -> io::Result<()> {

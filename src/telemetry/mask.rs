@@ -122,18 +122,24 @@ fn masked(name: &[u8], fingerprint: &str) -> String {
     format!("{}{ellipsis}#{fingerprint}", escape(shown.as_bytes()))
 }
 
-/// Text as it is; control characters and bytes that are no UTF-8 as escapes.
+/// Text as it is; control characters, what turns or breaks a line where it is shown, and bytes that are no UTF-8 as escapes.
 fn escape(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+            if c.is_control() || turns_or_breaks(c) { out.extend(c.escape_default()) } else { out.push(c) }
         }
         for byte in chunk.invalid() {
             let _ = write!(out, "\\x{byte:02x}");
         }
     }
     out
+}
+
+/// Separators of lines and paragraphs, and what changes the direction of writing (Unicode's Bidi_Control): a name could look like
+/// another one with it, or like the next field of its line.
+fn turns_or_breaks(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -175,6 +181,7 @@ mod tests {
         let masker = masker(true);
         assert_eq!(masker.mask(b"live/caf\xc3\xa9\xff\n\x1b[31m"), "live/café\\xff\\n\\u{1b}[31m");
         assert_eq!(masker.shown(b"a/b", b"cam").app, "a/b");
+        assert_eq!(masker.mask("cam\u{202e}1\u{2028}2\u{85}".as_bytes()), "cam\\u{202e}1\\u{2028}2\\u{85}");
     }
 
     #[test]

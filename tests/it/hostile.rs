@@ -291,7 +291,9 @@ fn input_22_connect_or_publish_that_never_comes() {
 #[test]
 fn input_23_names_that_try_to_be_paths_and_arguments() {
     let siege = Siege::begin(json!({ "forward_query": ["user"] }));
-    for (app, stream) in [("live", "../secret"), ("live/..", "x"), ("live", "a//b"), ("live/.", "x"), ("live", "./x")] {
+    for (app, stream) in
+        [("live", "../secret"), ("live/..", "x"), ("live", "a//b"), ("live/.", "x"), ("live", "./x"), ("live", "x/")]
+    {
         let mut client = Client::asking_to_play(&siege, app, stream);
         assert_eq!(client.refused().0, "NetStream.Play.StreamNotFound", "{app} {stream}");
         siege.ends(&mut client, "relay bad_name rejected");

@@ -47,6 +47,7 @@ mod slow;
 mod speech;
 mod switch;
 mod takeover;
+mod threats;
 mod tls;
 mod trouble;
 mod upgrade;

@@ -68,8 +68,14 @@ pub struct Challenge {
 }
 
 /// Takes the authentication out of an app or a tcUrl, wherever the client has put it: clients write `?authmod=...` behind what may have a
-/// query already. Other arguments stay.
+/// query already. Other arguments stay. Of several authentications the first counts, and none stays.
 pub fn take(text: &mut Vec<u8>) -> Option<Said> {
+    let said = take_first(text)?;
+    while take_first(text).is_some() {}
+    Some(said)
+}
+
+fn take_first(text: &mut Vec<u8>) -> Option<Said> {
     let marked = |at: &usize| *at > 0 && matches!(text[at - 1], b'?' | b'&');
     let at = text.windows(MARK.len()).enumerate().filter(|(_, w)| *w == MARK).map(|(at, _)| at).find(marked)?;
     let mut found = Found::default();

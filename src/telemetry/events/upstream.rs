@@ -9,9 +9,6 @@ use super::session::millis;
 use crate::telemetry::labels::{CLOSED, LOGIN, LOST, REFUSED, circuit_value};
 use crate::telemetry::{SessionId, Telemetry};
 
-/// Characters shown of what an upstream calls its refusal.
-const MAX_CODE: usize = 64;
-
 /// A dial, or the handshake behind it, failed.
 pub struct UpstreamDialFailed<'a> {
     /// The session it was for; none: a probe.
@@ -222,7 +219,7 @@ pub struct UpstreamRefused<'a> {
     pub session: SessionId,
     /// Label of the target.
     pub target: &'a str,
-    /// Its code, or empty where it only closed. Its description may hold its stream key and is not shown.
+    /// Its code, a short word, or empty where it only closed. Its description may hold its stream key and is not shown.
     pub code: &'a str,
 }
 
@@ -236,7 +233,7 @@ impl Event for UpstreamRefused<'_> {
                 session = self.session.0,
                 upstream = self.target,
                 kind,
-                code = self.code.chars().take(MAX_CODE).collect::<String>(),
+                code = self.code,
                 "the upstream refused the stream"
             );
         }
