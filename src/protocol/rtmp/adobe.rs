@@ -68,7 +68,8 @@ pub struct Challenge {
 }
 
 /// Takes the authentication out of an app or a tcUrl, wherever the client has put it: clients write `?authmod=...` behind what may have a
-/// query already. Other arguments stay. Of several authentications the first counts, and none stays.
+/// query already. Other arguments stay. Of several authentications none does, and what is
+/// said last of each part counts.
 pub fn take(text: &mut Vec<u8>) -> Option<Said> {
     let said = take_first(text)?;
     while take_first(text).is_some() {}
