@@ -61,7 +61,7 @@ bench: ## what a live stream costs, beside HAProxy and nginx, an hour; ROWS='gro
 	@./tests/e2e/deps.sh bench
 	$(CARGO) bench --locked --bench load -- $(if $(ROWS),--only '$(ROWS)') $(ARGS)
 
-failover: ## how long a stream is without an origin when its origin dies, a minute; ARGS='--tries 100'
+failover: ## what streams lose when their origin dies, or a new relay takes over, minutes; ARGS='--only rollout'
 	$(CARGO) bench --locked --bench failover -- $(ARGS)
 
 soak: ## half an hour of clients that come and go, origins that die, reloads and strangers; ARGS='--seconds 120': shorter

@@ -7,7 +7,9 @@
 //!
 //! Behind that: how soon is a publisher accepted, with warm connections and without?
 //!
-//! `cargo bench --bench failover -- [--streams N] [--tries N] [--group MS]`
+//! And what does a rollout cost, a relay that takes the place of another?
+//!
+//! `cargo bench --bench failover -- [--only death|warm|rollout] [--streams N] [--tries N] [--group MS]`
 
 #![allow(
     clippy::disallowed_methods,
@@ -18,6 +20,7 @@
 
 mod origin;
 mod publisher;
+mod rollout;
 mod warm;
 
 use std::collections::HashMap;
@@ -52,10 +55,19 @@ fn main() {
         let at = args.iter().position(|arg| arg == name);
         at.and_then(|at| args.get(at + 1)?.parse().ok()).unwrap_or(default)
     };
-    let streams = usize::try_from(number("--streams", 50)).expect("a number of streams");
-    let tries = usize::try_from(number("--tries", 20)).expect("a number of tries");
-    measure(Options { streams, tries, group: number("--group", 1000) });
-    warm::measure(tries);
+    let only = args.iter().position(|arg| arg == "--only").and_then(|at| args.get(at + 1));
+    let wanted = |name: &str| only.is_none_or(|only| only.split('|').any(|word| word == name));
+    let count = |name: &str, default: u64| usize::try_from(number(name, default)).expect("a number");
+    let tries = count("--tries", 20);
+    if wanted("death") {
+        measure(Options { streams: count("--streams", 50), tries, group: number("--group", 1000) });
+    }
+    if wanted("warm") {
+        warm::measure(tries);
+    }
+    if wanted("rollout") {
+        rollout::measure(count("--streams", 500), count("--tries", 3), number("--group", 2000));
+    }
 }
 
 /// An origin in a process of its own.

@@ -51,8 +51,24 @@ pub(crate) fn run(address: SocketAddr) -> ! {
     })
 }
 
-/// Serves one connection to its end.
-pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> std::io::Result<()> {
+/// Serves one connection to its end, and prints its first frame.
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> std::io::Result<()> {
+    let mut told = false;
+    let tell = |stream: usize, number: u32| {
+        if !told {
+            told = true;
+            println!("{stream} {number} {}", wall_micros());
+            let _ = std::io::stdout().flush();
+        }
+    };
+    serve_with(stream, tell).await
+}
+
+/// Serves one connection to its end; each frame's stream and number are told.
+pub(crate) async fn serve_with<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    mut tell: impl FnMut(usize, u32),
+) -> std::io::Result<()> {
     let mut session = ServerSession::new(&mut |bytes| bytes.fill(7));
     let mut piece = vec![0; 64 * 1024];
     let request = loop {
@@ -75,9 +91,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> s
     let number = name.trim_start_matches("cam").parse().unwrap_or(usize::MAX);
     let (mut reader, mut rest, _) = session.into_reader();
     reader.allow_media(1 << 20);
-    let mut told = false;
     loop {
-        told |= receive(&mut reader, &mut rest, number, told)?;
+        receive(&mut reader, &mut rest, |frame| tell(number, frame))?;
         let read = stream.read(&mut piece).await?;
         if read == 0 {
             return Ok(());
@@ -86,20 +101,18 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> s
     }
 }
 
-/// Reads what there is; true once the first frame was told.
-fn receive(reader: &mut Reader, rest: &mut Vec<u8>, stream: usize, told: bool) -> std::io::Result<bool> {
-    let (mut at, mut told) = (0, told);
+/// Reads what there is; the numbers of whole frames are told.
+fn receive(reader: &mut Reader, rest: &mut Vec<u8>, mut tell: impl FnMut(u32)) -> std::io::Result<()> {
+    let mut at = 0;
     loop {
         let (taken, message) = reader.read(&rest[at..]).map_err(std::io::Error::other)?;
         at += taken;
         let Some(Message { header, payload }) = message else { break };
         let is_frame = header.kind == kind::VIDEO && payload.get(1) == Some(&1);
-        if let (true, false, Some(number)) = (is_frame, told, payload.get(FRONT..).and_then(<[u8]>::first_chunk::<4>)) {
-            told = true;
-            println!("{stream} {} {}", u32::from_be_bytes(*number), wall_micros());
-            let _ = std::io::stdout().flush();
+        if let (true, Some(number)) = (is_frame, payload.get(FRONT..).and_then(<[u8]>::first_chunk::<4>)) {
+            tell(u32::from_be_bytes(*number));
         }
     }
     rest.drain(..at);
-    Ok(told)
+    Ok(())
 }

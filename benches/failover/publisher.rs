@@ -85,11 +85,13 @@ async fn publish(relay: SocketAddr, number: usize, at: Instant, group: Duration,
 
 /// Connects and publishes `camNUMBER`, up to Publish.Start.
 pub(crate) async fn begin(relay: SocketAddr, number: usize) -> std::io::Result<(TcpStream, Writer)> {
-    let mut socket = TcpStream::from_std({
-        let socket = crate::connect(relay);
-        socket.set_nonblocking(true)?;
-        socket
-    })?;
+    let socket = crate::connect(relay);
+    socket.set_nonblocking(true)?;
+    over(TcpStream::from_std(socket)?, relay, number).await
+}
+
+/// The same over a connection to `relay`.
+pub(crate) async fn over(mut socket: TcpStream, relay: SocketAddr, number: usize) -> std::io::Result<(TcpStream, Writer)> {
     socket.set_nodelay(true)?;
     let script = script(Action::Publish, &relay.to_string(), "live", &format!("cam{number}"));
     let mut session = ClientSession::new(script, STREAM_ID, &mut |bytes| bytes.fill(7));

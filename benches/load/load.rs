@@ -132,11 +132,11 @@ impl Load {
         if times.is_empty() { Err("no session".to_owned()) } else { Ok(times) }
     }
 
-    /// Opens published sessions that stay silent.
-    pub fn idle(&self, target: SocketAddr, count: usize) -> Result<(), String> {
+    /// Opens published sessions that stay silent. No other stream has a number from `first` on.
+    pub fn idle(&self, target: SocketAddr, first: usize, count: usize) -> Result<(), String> {
         self.set_up(count, |number| async move {
             let mut socket = connect(target).await?;
-            speech::rtmp_client(&mut socket, "publish", number).await?;
+            speech::rtmp_client(&mut socket, "publish", first + number).await?;
             socket.write_all(&media::rtmp(6, kind::VIDEO, &[0x27; 5000])).await?;
             self.kept.lock().map_err(|e| io::Error::other(e.to_string()))?.push(socket);
             Ok(())

@@ -23,6 +23,7 @@ mod papers;
 mod report;
 mod rows;
 mod run;
+mod scrape;
 mod sink;
 mod speech;
 mod stream;

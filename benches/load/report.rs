@@ -78,6 +78,7 @@ fn figure(row: &Row, figures: &Figures) -> String {
     match row.work.what {
         What::Unpaced { .. } => _ = write!(text, " ({:.1} Gb/s)", figures.rate),
         What::Idle { .. } => _ = write!(text, " ({:.1} %)", figures.rate),
+        What::Crowd { scraped: true, .. } => _ = write!(text, " (a scrape: {:.1} ms)", figures.rate),
         _ => {}
     }
     if figures.full {

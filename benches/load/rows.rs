@@ -45,6 +45,17 @@ pub enum What {
         /// So many.
         sessions: usize,
     },
+    /// Live streams among published sessions that send nothing, while somebody reads /metrics, or nobody does.
+    Crowd {
+        /// Silent sessions.
+        sessions: usize,
+        /// Live streams.
+        streams: usize,
+        /// What they are made of.
+        media: Media,
+        /// Each second somebody reads /metrics.
+        scraped: bool,
+    },
     /// Most streams of which 99 in 100 frames arrive in time.
     Capacity {
         /// What they are made of.
@@ -59,7 +70,7 @@ impl What {
     pub fn unit(&self) -> &'static str {
         match self {
             Self::Paced { media, .. } if *media == Media::light() => "CPU-ms a stream and second",
-            Self::Paced { .. } | Self::Unpaced { .. } => "CPU-s a GB",
+            Self::Paced { .. } | Self::Unpaced { .. } | Self::Crowd { .. } => "CPU-s a GB",
             Self::Sessions { .. } => "CPU-µs a session",
             Self::Idle { .. } => "kB (PSS) a session",
             Self::Capacity { .. } => "streams",
@@ -70,6 +81,9 @@ impl What {
     pub fn at_most(self, most: usize) -> Self {
         match self {
             Self::Paced { streams, media, side, tls } => Self::Paced { streams: streams.min(most), media, side, tls },
+            Self::Crowd { sessions, streams, media, scraped } => {
+                Self::Crowd { sessions: sessions.min(most), streams: streams.min(most), media, scraped }
+            }
             Self::Unpaced { streams } => Self::Unpaced { streams: streams.min(most) },
             Self::Sessions { at_once } => Self::Sessions { at_once: at_once.min(most) },
             Self::Idle { sessions } => Self::Idle { sessions: sessions.min(most) },
@@ -83,7 +97,7 @@ impl What {
             Self::Paced { streams, .. } => 4 + *streams as u64 / 250,
             Self::Unpaced { .. } => 3,
             Self::Sessions { .. } => 2,
-            Self::Idle { sessions } => 4 + *sessions as u64 / 500,
+            Self::Idle { sessions } | Self::Crowd { sessions, .. } => 4 + *sessions as u64 / 500,
             Self::Capacity { most, .. } => 6 + *most as u64 / 250 + 9 * (seconds + 2),
         }
     }
@@ -129,6 +143,14 @@ pub fn all() -> Vec<Work> {
     for streams in [50, 200, 1000] {
         let what = paced(streams, Media::light(), Side::Publish);
         works.push(row(&format!("growth: {} publishers, 0.5 Mb/s", thousands(streams)), what, &FEW, Goal::None));
+    }
+    for scraped in [false, true] {
+        let what = What::Crowd { sessions: 5000, streams: 50, media: Media::live(4), scraped };
+        let name = format!(
+            "50 publishers, 4 ms, among 5,000 silent ones, {}",
+            if scraped { "scraped each second" } else { "not scraped" }
+        );
+        works.push(row(&name, what, &[Kind::Relay], Goal::None));
     }
     let most = What::Capacity { media: Media::live(20), most: 1000 };
     works.push(row("most publishers on one core, 20 ms, p99 below 20 ms", most, &FEW, Goal::AtLeast(2.5)));

@@ -8,6 +8,7 @@ use super::machine::Cores;
 use super::media::{Media, Wire};
 use super::papers::Papers;
 use super::rows::What;
+use super::scrape::Scraper;
 use super::targets::{Kind, Target};
 
 /// From the first segment to the first that counts.
@@ -40,7 +41,7 @@ pub struct Figures {
     pub p50: f64,
     /// The same.
     pub p99: f64,
-    /// Gb/s received, sessions a second, or % of a core while idle.
+    /// Gb/s received, sessions a second, % of a core while idle, or ms a scrape.
     pub rate: f64,
     /// The target did not keep up with what was sent: latency means nothing then.
     pub full: bool,
@@ -57,7 +58,8 @@ impl Bench {
         };
         let papers = tls.then_some(&self.papers);
         let load = Load::start(self.sleepy, papers.map(|papers| papers.client.clone()))?;
-        let target = Target::start(kind, load.origin(), &self.cores, papers, scheme)?;
+        let watched = matches!(what, What::Crowd { .. });
+        let target = Target::start(kind, load.origin(), &self.cores, papers, scheme, watched)?;
         let address = target.address();
         match what {
             What::Paced { streams, media, side, .. } => {
@@ -82,12 +84,22 @@ impl Bench {
             }
             What::Idle { sessions } => {
                 let before = target.pss();
-                load.idle(address, sessions)?;
+                load.idle(address, 0, sessions)?;
                 std::thread::sleep(SETTLE);
                 let cpu = target.cpu();
                 std::thread::sleep(self.time);
                 let rate = (target.cpu() - cpu) / self.time.as_secs_f64() * 100.0;
                 Ok(Figures { cost: (target.pss() - before) as f64 / sessions as f64, rate, ..Figures::default() })
+            }
+            What::Crowd { sessions, streams, media, scraped } => {
+                load.idle(address, streams, sessions)?;
+                load.streams(address, streams, media, super::load::Side::Publish)?;
+                load.activate(streams);
+                std::thread::sleep(SETTLE);
+                let scraper = target.http().filter(|_| scraped).map(Scraper::begin);
+                let (counted, cpu) = self.count(&load, &target)?;
+                let scrapes = scraper.map(Scraper::end).transpose()?.unwrap_or_default();
+                Ok(Figures { rate: quantile_ms(&scrapes, 0.5), ..paced(&counted, cpu, streams, media) })
             }
             What::Capacity { media, most } => {
                 load.streams(address, most, media, super::load::Side::Publish)?;

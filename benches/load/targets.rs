@@ -120,21 +120,34 @@ impl Kind {
 pub struct Target {
     child: Child,
     address: SocketAddr,
+    http: Option<SocketAddr>,
     _folder: tempfile::TempDir,
 }
 
 impl Target {
-    /// Starts `kind` on its core in front of `origin` and waits until it listens.
-    pub fn start(kind: Kind, origin: SocketAddr, cores: &Cores, papers: Option<&Papers>, scheme: &str) -> Result<Self, String> {
+    /// Starts `kind` on its core in front of `origin` and waits until it listens. `watched`: a relay has metrics.
+    pub fn start(
+        kind: Kind,
+        origin: SocketAddr,
+        cores: &Cores,
+        papers: Option<&Papers>,
+        scheme: &str,
+        watched: bool,
+    ) -> Result<Self, String> {
         let text = |e: std::io::Error| e.to_string();
         let folder = tempfile::tempdir().map_err(text)?;
-        let address = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).map_err(text)?;
+        let free = || TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).map_err(text);
+        let (address, http) = (free()?, if watched { Some(free()?) } else { None });
         let path = folder.path().join("config");
-        fs::write(&path, kind.config(address, origin, folder.path(), papers, scheme)).map_err(text)?;
+        let mut config = kind.config(address, origin, folder.path(), papers, scheme);
+        if let Some(http) = http {
+            config = config.replace(r#""http_addr": """#, &format!(r#""http_addr": "{http}""#));
+        }
+        fs::write(&path, config).map_err(text)?;
         let mut command = kind.command(address, origin, &path, papers, scheme)?;
         command.stdout(Stdio::null()).stderr(Stdio::inherit());
         let child = cores.on_target(|| command.spawn()).map_err(|e| format!("{:?}: {e}", command.get_program()))?;
-        let mut target = Self { child, address, _folder: folder };
+        let mut target = Self { child, address, http, _folder: folder };
         let deadline = Instant::now() + Duration::from_secs(30);
         while TcpStream::connect(address).is_err() {
             if let Ok(Some(status)) = target.child.try_wait() {
@@ -151,6 +164,11 @@ impl Target {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it tells its metrics, if it does.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
     }
 
     /// Seconds that its threads have run.

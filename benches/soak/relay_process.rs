@@ -45,7 +45,7 @@ impl RelayProcess {
         let config = json!({
             "listen_addr": "127.0.0.1:0", "http_addr": "127.0.0.1:0", "admin_addr": "", "upstreams": upstreams,
             "security": { "auth_enabled": true, "auth_tokens": ["soak"], "upstream_allowed_networks": ["127.0.0.0/8"] },
-            "connection_limit": { "max_total_connections": 2 * clients + 100, "max_connections_per_ip": 2 * clients + 100 },
+            "connection_limit": { "max_total_connections": 2 * clients + 100, "max_per_ip": 2 * clients + 100 },
             "log": { "level": "info" },
         });
         let folder = tempfile::tempdir().expect("a folder");
@@ -55,7 +55,8 @@ impl RelayProcess {
         let mut child = command.spawn().expect("the relay starts");
         let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines().map_while(Result::ok);
         let (mut rtmp, mut http) = (None, None);
-        while let (true, Some(line)) = (rtmp.is_none() || http.is_none(), lines.next()) {
+        while rtmp.is_none() || http.is_none() {
+            let line = lines.next().expect("it says both before it ends");
             let line: Value = serde_json::from_str(&line).unwrap_or_default();
             let address = || line["address"].as_str().and_then(|text| text.parse().ok());
             match line["event"].as_str() {
@@ -87,7 +88,7 @@ impl RelayProcess {
         let hold = ["0s", "5ms", "20ms", "50ms"][chance.random_range(0..4)];
         self.config["hold"] = json!({ "max": hold });
         self.config["security"]["auth_tokens"] = json!(["soak", format!("other-{}", chance.random_range(0..1_000_000))]);
-        self.config["pool"] = json!({ "min_idle": chance.random_range(0..4) });
+        self.config["pool"] = json!({ "min_idle": chance.random_range(0..4), "max_idle": 8 });
         let mut text = self.config.to_string();
         if bad {
             text.truncate(text.len() / 2);

@@ -1,6 +1,8 @@
 //! Pure: do upstreams and routes make sense together? Each key alone has been judged by `shape` before.
 
-use globset::{Glob, GlobBuilder};
+use std::cell::OnceCell;
+
+use globset::{Glob, GlobBuilder, GlobMatcher};
 
 use super::file::{File, RawAction, RawMatch, RawProtocol, RawRoute, RawStrategy, RawUpstream};
 use super::schema::nearest;
@@ -184,12 +186,12 @@ impl Routing {
         let mut globs = Vec::new();
         for (name, text) in texts {
             // The pattern is not repeated: it may spell out a stream key.
-            match glob(text) {
-                Ok(glob) => globs.push(glob),
+            match Shape::new(text) {
+                Ok(shape) => globs.push(shape),
                 Err(error) => self.error(&format!("{path}.match.{name}"), format!("is no pattern: {}", error.kind())),
             }
         }
-        let [app, stream, vhost] = <[Glob; 3]>::try_from(globs).ok()?;
+        let [app, stream, vhost] = <[Shape; 3]>::try_from(globs).ok()?;
         let (publish, rtsp) = (publish(raw.action), rtsp(raw.protocol));
         Some(Pattern { app: Some(app), stream: Some(stream), vhost: Some(vhost), publish, rtsp })
     }
@@ -209,9 +211,9 @@ impl Routing {
 
 /// What a route takes, in a form in which two can be compared.
 struct Pattern {
-    app: Option<Glob>,
-    stream: Option<Glob>,
-    vhost: Option<Glob>,
+    app: Option<Shape>,
+    stream: Option<Shape>,
+    vhost: Option<Shape>,
     publish: Option<bool>,
     rtsp: Option<bool>,
 }
@@ -232,18 +234,31 @@ impl Pattern {
     }
 }
 
-/// `flat`: there is no slash in what is matched, so that `*` matches all of it.
-fn glob_covers(mine: Option<&Glob>, theirs: Option<&Glob>, flat: bool) -> bool {
-    let (Some(mine), Some(theirs)) = (mine, theirs) else { return false };
-    let literal = !theirs.glob().contains(['*', '?', '[', '{', '\\']);
-    mine.glob() == "**"
-        || (flat && mine.glob() == "*")
-        || mine.glob() == theirs.glob()
-        || (literal && mine.compile_matcher().is_match(theirs.glob()))
+/// A pattern, compiled when it is first needed and then no more: each route is compared with all before it.
+struct Shape {
+    glob: Glob,
+    /// There is no sign in it that stands for anything but itself.
+    literal: bool,
+    matcher: OnceCell<GlobMatcher>,
 }
 
-fn glob(text: &str) -> Result<Glob, globset::Error> {
-    GlobBuilder::new(text).literal_separator(true).build()
+impl Shape {
+    fn new(text: &str) -> Result<Self, globset::Error> {
+        let glob = GlobBuilder::new(text).literal_separator(true).build()?;
+        let literal = !text.contains(['*', '?', '[', '{', '\\']);
+        Ok(Self { glob, literal, matcher: OnceCell::new() })
+    }
+
+    fn matches(&self, text: &str) -> bool {
+        self.matcher.get_or_init(|| self.glob.compile_matcher()).is_match(text)
+    }
+}
+
+/// `flat`: there is no slash in what is matched, so that `*` matches all of it.
+fn glob_covers(mine: Option<&Shape>, theirs: Option<&Shape>, flat: bool) -> bool {
+    let (Some(mine), Some(theirs)) = (mine, theirs) else { return false };
+    let (pattern, text) = (mine.glob.glob(), theirs.glob.glob());
+    pattern == "**" || (flat && pattern == "*") || pattern == text || (theirs.literal && !mine.literal && mine.matches(text))
 }
 
 fn listed(file: &File) -> Vec<(String, RawUpstream)> {

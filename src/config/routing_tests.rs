@@ -182,3 +182,17 @@ fn spare_connections_are_bounded_and_do_not_go_with_a_header_that_names_a_client
     let each = pools(&two(json!({ "pool": { "min_idle": 1, "max_idle": 3, "max_idle_time": "5s" } }), json!({ "pool": {} })));
     assert_eq!(each, [Some(pool), None], "what is said of one counts, and off is off");
 }
+
+#[test]
+fn as_many_routes_as_may_be_are_compared_with_each_other_in_no_time_to_speak_of() {
+    let route = |app: &str| json!({ "match": { "app": app }, "upstreams": ["a", "b", "c"] });
+    let wild = (0..128).map(|n| route(&format!("room-{n}-*")));
+    let plain = (0..127).map(|n| route(&format!("hall-{n}")));
+    let mut routes: Vec<Value> = wild.chain(plain).collect();
+    routes.push(route("hall-5-a"));
+    assert_eq!(loaded(&routed(json!(routes))).config.routes.len(), 256);
+    routes.pop();
+    routes.push(route("room-99-a"));
+    let told = error(&routed(json!(routes)));
+    assert!(told.starts_with("routes[255]: can never match: routes[99] takes all of it"), "{told}");
+}

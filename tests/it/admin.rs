@@ -441,7 +441,8 @@ fn orders_are_taken_in_private_and_what_would_change_is_asked_so_too() {
     assert_eq!(admin.showing(TOKEN).ask("POST", "/admin/reload", "").1["result"], "unchanged");
     // In plain HTTP there is nobody.
     let mut socket = TcpStream::connect(plain.address).expect("accepted");
-    write!(socket, "GET /admin HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n").expect("written");
+    let plainly = format!("GET /admin HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
+    socket.write_all(plainly.as_bytes()).expect("written");
     let mut answer = Vec::new();
     let _ = socket.read_to_end(&mut answer);
     assert!(!String::from_utf8_lossy(&answer).contains("HTTP/1"));

@@ -80,11 +80,7 @@ impl Season {
         routes.push(json!({ "upstreams": ["good", "goods"] }));
         let more = json!({ "upstreams": upstreams, "routes": routes, "security": { "tls_cert": cert, "tls_key": key } });
         let relay = Process::of(&configured_for_several(with(with(patience(), weather(seed)), more)));
-        let private =
-            relay.events("listening").iter().find(|line| line["tls"] == "optional").expect("it has two doors")["address"]
-                .as_str()
-                .and_then(|text| text.parse().ok())
-                .expect("an address");
+        let private = relay.optional_door();
         let judge = Judge::before(&relay);
         let trust = Arc::new(believing(&authority, None));
         Self { judge, relay, private, trust, origin, door, hosts, _fronts: fronts, _dir: dir }

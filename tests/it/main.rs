@@ -39,6 +39,7 @@ mod rtsp_hostile;
 mod rtsp_login;
 mod rtsp_peer;
 mod rtsp_pump;
+mod scrape;
 mod secrets;
 mod shutdown;
 mod siege;

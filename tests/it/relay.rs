@@ -253,6 +253,15 @@ impl Process {
         Self::spawn(Command::new(env!("CARGO_BIN_EXE_relay")), config)
     }
 
+    /// Its address where TLS may be spoken, or not.
+    pub(crate) fn optional_door(&self) -> SocketAddr {
+        wait_for("the relay listens at its second address", || {
+            let doors = self.events("listening");
+            let line = doors.iter().find(|line| line["tls"] == "optional")?;
+            line["address"].as_str()?.parse().ok()
+        })
+    }
+
     /// A path beside its configuration file.
     pub(crate) fn place(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)

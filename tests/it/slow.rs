@@ -114,8 +114,7 @@ fn doors(origin: &Origin, more: Value) -> Doors {
     config["security"]["tls_cert"] = json!(cert);
     config["security"]["tls_key"] = json!(key);
     let relay = Process::of(&config);
-    let private = relay.events("listening").iter().find(|line| line["tls"] == "optional").cloned().expect("two doors");
-    let private = private["address"].as_str().and_then(|text| text.parse().ok()).expect("an address");
+    let private = relay.optional_door();
     Doors { relay, private, trust: Arc::new(believing(&authority, None)), _dir: dir }
 }
 

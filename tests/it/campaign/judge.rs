@@ -10,7 +10,7 @@ use crate::relay::Process;
 use crate::wait::{wait_equal, wait_until};
 
 /// Resident memory that a relay may have more after a plan than after its first one, bytes: the allocator's, which keeps what was freed.
-const SLACK: u64 = 24 << 20;
+const SLACK: u64 = 8 << 20;
 /// Ends that none of the faults may lead to.
 const NEVER: [&str; 4] = ["panic", "unavailable", "socket", "self"];
 
