@@ -223,7 +223,8 @@ pub(super) struct HoldSection {
 
 impl Default for HoldSection {
     fn default() -> Self {
-        Self { max: Span(std::time::Duration::from_millis(20)) }
+        // Longer than a frame lasts at 25 a second: what comes as slowly as it plays still leaves whole.
+        Self { max: Span(std::time::Duration::from_millis(50)) }
     }
 }
 

@@ -169,7 +169,8 @@ pub struct StreamName {
 }
 
 impl StreamName {
-    /// Reads both halves as they came.
+    /// Reads both halves as they came, but for one `/` at the end of the app: `rtmp://host/live/` is how many write the server's URL into an
+    /// encoder, and the encoder passes it on.
     ///
     /// # Errors
     /// [`NameError::TooLong`] and [`NameError::ControlCharacter`]; segments are judged by [`Self::identity`], after the
@@ -183,7 +184,11 @@ impl StreamName {
                 return Err(NameError::ControlCharacter);
             }
         }
-        Ok(Self { app: Part::parse(app), stream: Part::parse(stream) })
+        let mut app = Part::parse(app);
+        if app.path.len() > 1 && app.path.ends_with(b"/") {
+            app.path.pop();
+        }
+        Ok(Self { app, stream: Part::parse(stream) })
     }
 
     /// The host that the client means, in small letters: a `vhost` argument (as SRS has it) of stream or app, else the host of
@@ -314,12 +319,15 @@ mod tests {
 
     #[test]
     fn hostile_names_are_refused() {
-        assert_eq!(identity("live/", "cam"), Err(NameError::Segment));
+        assert_eq!(identity("live//", "cam"), Err(NameError::Segment));
+        assert_eq!(identity("/", "cam"), Err(NameError::Segment));
         assert_eq!(identity("live", "../secret"), Err(NameError::Segment));
-        for (app, stream) in [("live", "cam/"), ("live/cam/", ""), ("", "live/cam/"), ("", "cam/")] {
+        for (app, stream) in [("live", "cam/"), ("live/cam//", ""), ("", "live/cam/"), ("", "cam/")] {
             assert_eq!(identity(app, stream), Err(NameError::Segment), "{app:?} {stream:?} would be live/cam a second time");
         }
-        assert_eq!(identity("live/", ""), identity("live", ""), "an app alone is the same with it");
+        for (app, stream) in [("live", ""), ("live", "cam"), ("live/cam", ""), ("live/dir", "cam")] {
+            assert_eq!(identity(&format!("{app}/"), stream), identity(app, stream), "a server's URL with a slash at its end");
+        }
         assert_eq!(identity("live", "a\r\nb"), Err(NameError::ControlCharacter));
         assert_eq!(identity("live", &"x".repeat(MAX_PART + 1)), Err(NameError::TooLong));
     }
