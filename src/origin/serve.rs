@@ -97,7 +97,7 @@ async fn connection(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let mut session = ServerSession::new(&mut |bytes| rand::fill(bytes));
     let Ok(request) = timeout(PREFACE, negotiate(&mut stream, &mut session)).await else { return Ok(()) };
     let Some(request) = request? else { return farewell(stream).await };
-    let name = StreamName::parse(&request.app, &request.stream).and_then(|name| name.identity());
+    let name = StreamName::of_rtmp(&request.app, &request.stream).and_then(|name| name.identity());
     let name = match name {
         Ok(name) => name.joined(),
         Err(error) => {

@@ -169,8 +169,7 @@ pub struct StreamName {
 }
 
 impl StreamName {
-    /// Reads both halves as they came, but for one `/` at the end of the app: `rtmp://host/live/` is how many write the server's URL into an
-    /// encoder, and the encoder passes it on.
+    /// Reads both halves as they came.
     ///
     /// # Errors
     /// [`NameError::TooLong`] and [`NameError::ControlCharacter`]; segments are judged by [`Self::identity`], after the
@@ -184,11 +183,20 @@ impl StreamName {
                 return Err(NameError::ControlCharacter);
             }
         }
-        let mut app = Part::parse(app);
-        if app.path.len() > 1 && app.path.ends_with(b"/") {
-            app.path.pop();
+        Ok(Self { app: Part::parse(app), stream: Part::parse(stream) })
+    }
+
+    /// The same of an RTMP client, whose app may end with one `/`: `rtmp://host/live/` is how many write the server's URL into an encoder,
+    /// and the encoder passes it on. The app is `live` then.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn of_rtmp(app: &[u8], stream: &[u8]) -> Result<Self, NameError> {
+        let mut name = Self::parse(app, stream)?;
+        if name.app.path.len() > 1 && name.app.path.ends_with(b"/") {
+            name.app.path.pop();
         }
-        Ok(Self { app, stream: Part::parse(stream) })
+        Ok(name)
     }
 
     /// The host that the client means, in small letters: a `vhost` argument (as SRS has it) of stream or app, else the host of
@@ -318,16 +326,31 @@ mod tests {
     }
 
     #[test]
+    fn the_url_of_a_server_may_end_with_a_slash() {
+        let name = |app: &str, stream: &str| StreamName::of_rtmp(app.as_bytes(), stream.as_bytes())?.identity();
+        let plain = |app: &str, stream: &str| StreamName::parse(app.as_bytes(), stream.as_bytes())?.identity();
+        for (slashed, app, stream) in [
+            ("live/", "live", ""),
+            ("live/", "live", "cam"),
+            ("live/cam/", "live/cam", ""),
+            ("live/dir/", "live/dir", "cam"),
+            ("live/?token=x", "live?token=x", "cam"),
+        ] {
+            assert_eq!(name(slashed, stream), plain(app, stream), "{slashed} {stream}");
+        }
+        for (app, stream) in [("live//", "cam"), ("/", "cam"), ("live/", "cam/"), ("live/", "/cam")] {
+            assert_eq!(name(app, stream), Err(NameError::Segment), "{app} {stream}");
+        }
+    }
+
+    #[test]
     fn hostile_names_are_refused() {
-        assert_eq!(identity("live//", "cam"), Err(NameError::Segment));
-        assert_eq!(identity("/", "cam"), Err(NameError::Segment));
+        assert_eq!(identity("live/", "cam"), Err(NameError::Segment));
         assert_eq!(identity("live", "../secret"), Err(NameError::Segment));
-        for (app, stream) in [("live", "cam/"), ("live/cam//", ""), ("", "live/cam/"), ("", "cam/")] {
+        for (app, stream) in [("live", "cam/"), ("live/cam/", ""), ("", "live/cam/"), ("", "cam/")] {
             assert_eq!(identity(app, stream), Err(NameError::Segment), "{app:?} {stream:?} would be live/cam a second time");
         }
-        for (app, stream) in [("live", ""), ("live", "cam"), ("live/cam", ""), ("live/dir", "cam")] {
-            assert_eq!(identity(&format!("{app}/"), stream), identity(app, stream), "a server's URL with a slash at its end");
-        }
+        assert_eq!(identity("live/", ""), identity("live", ""), "an app alone is the same with it");
         assert_eq!(identity("live", "a\r\nb"), Err(NameError::ControlCharacter));
         assert_eq!(identity("live", &"x".repeat(MAX_PART + 1)), Err(NameError::TooLong));
     }

@@ -105,7 +105,7 @@ impl ClientFilter {
     fn again(&mut self, action: Action, command: &mut Command) -> Result<(), String> {
         let stream = command.stream_name().ok_or("no stream name was given")?.to_vec();
         let request = &self.asked.request;
-        let mut name = StreamName::parse(&request.app, &stream).map_err(|e| e.to_string())?;
+        let mut name = StreamName::of_rtmp(&request.app, &stream).map_err(|e| e.to_string())?;
         let gate = &self.place.shared.gate;
         let proof = self.asked.login.as_ref().map(Proof::Login);
         let granted = gate.authenticate(action, &mut name, &request.tokens, proof);

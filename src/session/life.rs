@@ -259,7 +259,7 @@ fn judge(place: &Place, request: Request, login: Option<Login>) -> Result<Asked,
         let outcome = Outcome::new(Side::Relay, "bad_name", Status::Rejected).because(e);
         (bad_name_code(action), e.to_string(), outcome)
     };
-    let mut name = StreamName::parse(&request.app, &request.stream).map_err(bad_name)?;
+    let mut name = StreamName::of_rtmp(&request.app, &request.stream).map_err(bad_name)?;
     let proof = login.as_ref().map(Proof::Login);
     let granted = match place.shared.gate.authenticate(action, &mut name, &request.tokens, proof) {
         Ok(granted) => granted,
