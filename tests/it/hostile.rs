@@ -304,6 +304,10 @@ fn input_23_names_that_try_to_be_paths_and_arguments() {
         let connect = line.ear.wait_command("connect").command().expect("a command");
         assert_eq!(connect.2[0].get("tcUrl"), Some(&s(&siege.origin.url("/a/_definst_"))), "the host is the upstream's");
     }
+    // What is no trick: the URL of a server with a slash at its end, as people write it into an encoder.
+    let _client = Client::publishing(&siege, "live/", "slashed");
+    let connect = siege.origin.line_of("slashed").ear.wait_command("connect").command().expect("a command");
+    assert_eq!(connect.2[0].get("app"), Some(&s("live")));
     siege.lifted();
 }
 
