@@ -109,7 +109,8 @@ async fn refuse(mut stream: Stream, first: Vec<u8>, code: u16, text: String) {
 async fn private(place: &Place, tcp: TcpStream, door: Door, spoke: &Cell<bool>) -> Result<Stream, Outcome> {
     let Some(server) = place.shared.tls.as_ref().filter(|_| door.tls != Tls::Off) else { return Ok(tcp.into()) };
     let mut first = [0];
-    if tcp.peek(&mut first).await.map_err(lost)? == 0 {
+    // Closed or reset: load balancers' checks do either.
+    if !tcp.peek(&mut first).await.is_ok_and(|there| there > 0) {
         return Err(empty());
     }
     spoke.set(true);
@@ -131,10 +132,12 @@ fn empty() -> Outcome {
 async fn hear(stream: &mut Stream, spoke: &Cell<bool>) -> Result<Vec<u8>, Outcome> {
     let mut first = Vec::new();
     loop {
-        let read = piece::read(stream, |bytes| first.extend_from_slice(bytes)).await.map_err(lost)?;
-        if read.is_none() {
-            let left = Outcome::new(Side::Client, "client_left", Status::Error);
-            return Err(if first.is_empty() { empty() } else { left });
+        match piece::read(stream, |bytes| first.extend_from_slice(bytes)).await {
+            Ok(Some(_)) => {}
+            // Closed or reset: load balancers' checks do either.
+            Ok(None) | Err(_) if first.is_empty() => return Err(empty()),
+            Ok(None) => return Err(Outcome::new(Side::Client, "client_left", Status::Error)),
+            Err(e) => return Err(lost(e)),
         }
         spoke.set(true);
         match sniff::guess(&first) {

@@ -106,7 +106,8 @@ async fn header(stream: &TcpStream, peer: SocketAddr) -> Result<Header, Failure>
             Look::More => {}
         }
     };
-    take(stream, &mut first[..length]).await.map_err(|_| Failure::Cut)?;
+    // It was there when it was looked at: whoever is gone since has reset the connection, as checks do.
+    take(stream, &mut first[..length]).await.map_err(|_| Failure::Empty)?;
     match claim {
         Claim::Client(ends) if ends.client != peer => Ok(Header::Client(ends)),
         // A check of the proxy itself (haproxy names its own end as the client): mostly there is nothing behind its header, and then

@@ -41,7 +41,14 @@ fn behind_haproxy_a_client_is_itself_and_checks_are_no_errors() {
         identical(&flv::read(clip::normal()), &origin.recorded("cam", SOON)).expect("the recording is what was sent");
         wait_until("some checks came", SOON, || relay.metric("rtmp_relay_empty_connections_total") >= Some(5.0));
         for status in ["error", "rejected"] {
-            assert_eq!(relay.metric(&format!("rtmp_relay_connections_total{{status=\"{status}\"}}")), Some(0.0), "{words}");
+            let lines: Vec<_> = relay
+                .log()
+                .lines()
+                .filter(|line| line.contains(&format!("\"status\":\"{status}\"")))
+                .map(str::to_owned)
+                .collect();
+            let count = relay.metric(&format!("rtmp_relay_connections_total{{status=\"{status}\"}}"));
+            assert_eq!(count, Some(0.0), "{words}: {lines:#?}");
         }
         let lines: Vec<_> =
             relay.log().lines().filter(|line| line.contains(&format!("\"client\":\"{HAPROXY}"))).map(str::to_owned).collect();

@@ -211,6 +211,20 @@ fn a_load_balancer_s_checks_are_no_sessions_and_no_errors() {
 }
 
 #[test]
+fn whoever_resets_before_the_first_byte_of_a_stream_is_no_error() {
+    let origin = Origin::willing();
+    for (config, first) in [(json!({}), Vec::new()), (trusting(json!({})), v2("192.0.2.7:4001"))] {
+        let relay = Process::with(&origin.url(""), config);
+        for _ in 0..20 {
+            let rude = opening(&relay, &first);
+            ear::reset(rude.socket, &rude.ear);
+        }
+        wait_equal("empty connections", &20, || relay.metric("rtmp_relay_empty_connections_total"));
+        assert_eq!(relay.connections(), (0, 0, 0));
+    }
+}
+
+#[test]
 fn a_proxy_s_own_connection_is_judged_by_its_socket() {
     let origin = Origin::willing();
     let relay = Relay::with(&origin.url(""), trusting(json!({})));
