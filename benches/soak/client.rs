@@ -75,7 +75,6 @@ async fn publish(
     ledger: &Ledger,
     over: &CancellationToken,
 ) {
-    let client = socket.local_addr().ok();
     let (mut from, mut to) = socket.split();
     let mut piece = [0; 1024];
     let ended = async { while matches!(from.read(&mut piece).await, Ok(1..)) {} };
@@ -104,7 +103,7 @@ async fn publish(
             Err(_) => Leave::Ended,
         },
     };
-    ledger.leave(name, leave, client);
+    ledger.leave(name, leave);
     match leave {
         Leave::InOrder => {
             let mut out = Vec::new();
@@ -127,12 +126,11 @@ async fn watch(
     ledger: &Ledger,
     over: &CancellationToken,
 ) {
-    let client = socket.local_addr().ok();
     let leg = ledger.open(name);
     let leave = tokio::select! {
         _ = hear(&mut socket, reader, rest, ledger, name, leg) => Leave::Ended,
         () = sleep_until(until) => Leave::Abrupt,
         () = over.cancelled() => Leave::Abrupt,
     };
-    ledger.leave(name, leave, client);
+    ledger.leave(name, leave);
 }

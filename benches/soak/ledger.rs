@@ -1,7 +1,6 @@
 //! What was sent, what was received, and what stands between the two.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use super::media;
@@ -32,7 +31,7 @@ pub struct Received {
 struct Account {
     /// Messages 1 to this one were begun.
     begun: u32,
-    left: Option<(Leave, Option<SocketAddr>)>,
+    left: Option<Leave>,
     legs: Vec<Received>,
     /// Bytes that came where none of them should.
     spoiled: u64,
@@ -73,9 +72,9 @@ impl Ledger {
         self.with(stream, |account| account.begun = number);
     }
 
-    /// The sender, or for a player the receiver, has left; `client` is its address.
-    pub fn leave(&self, stream: &str, leave: Leave, client: Option<SocketAddr>) {
-        self.with(stream, |account| account.left = Some((leave, client)));
+    /// The sender, or for a player the receiver, has left.
+    pub fn leave(&self, stream: &str, leave: Leave) {
+        self.with(stream, |account| account.left = Some(leave));
     }
 
     /// A receiver begins to hear `stream`; the number of its leg.
@@ -110,8 +109,8 @@ impl Ledger {
         self.with(stream, |account| account.legs[leg].died = true);
     }
 
-    /// Settles all accounts; `reason` is the word by which the relay says that the session of a client ended.
-    pub fn settle(&self, reason: impl Fn(SocketAddr, &str) -> Option<String>) -> Sum {
+    /// Settles all accounts; `reason` is the word by which the relay says that the session of a stream ended.
+    pub fn settle(&self, reason: impl Fn(&str) -> Option<String>) -> Sum {
         let mut sum = Sum::default();
         for (stream, account) in self.0.lock().expect("nobody panics with it").iter() {
             account.settle(stream, &reason, &mut sum);
@@ -121,7 +120,7 @@ impl Ledger {
 }
 
 impl Account {
-    fn settle(&self, stream: &str, reason: &impl Fn(SocketAddr, &str) -> Option<String>, sum: &mut Sum) {
+    fn settle(&self, stream: &str, reason: &impl Fn(&str) -> Option<String>, sum: &mut Sum) {
         sum.streams += 1;
         sum.messages += u64::from(self.begun);
         sum.sent += bytes(1, self.begun);
@@ -146,8 +145,8 @@ impl Account {
         }
         if self.begun > at {
             let lost = bytes(at + 1, self.begun);
-            let said = self.left.and_then(|(_, client)| reason(client?, stream));
-            let in_order = matches!(self.left, Some((Leave::InOrder, _))) && !died;
+            let said = self.left.and_then(|_| reason(stream));
+            let in_order = self.left == Some(Leave::InOrder) && !died;
             match said {
                 Some(said) if !in_order => *sum.named.entry(said).or_default() += lost,
                 _ => sum.unaccounted += lost,

@@ -19,8 +19,8 @@ use super::report::Sample;
 /// What its log said.
 #[derive(Debug, Default)]
 pub struct Said {
-    /// The reason of the end of the last session of each client.
-    reasons: HashMap<SocketAddr, Vec<String>>,
+    /// The reason of the end of each stream's session. Each has a name of its own, and the log shows it.
+    reasons: HashMap<String, String>,
     /// Sessions that ended, by reason.
     pub ends: HashMap<String, u64>,
     /// Lines of level error.
@@ -46,7 +46,7 @@ impl RelayProcess {
             "listen_addr": "127.0.0.1:0", "http_addr": "127.0.0.1:0", "admin_addr": "", "upstreams": upstreams,
             "security": { "auth_enabled": true, "auth_tokens": ["soak"], "upstream_allowed_networks": ["127.0.0.0/8"] },
             "connection_limit": { "max_total_connections": 2 * clients + 100, "max_per_ip": 2 * clients + 100 },
-            "log": { "level": "info" },
+            "log": { "level": "info", "stream_names": "plain" },
         });
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("config.json"), config.to_string()).expect("it takes a file");
@@ -129,9 +129,9 @@ impl RelayProcess {
         code
     }
 
-    /// The word by which the relay called the end of the last session of `client`.
-    pub fn reason(&self, client: SocketAddr) -> Option<String> {
-        self.said.lock().ok()?.reasons.get(&client)?.last().cloned()
+    /// The word by which the relay called the end of the session of `stream`.
+    pub fn reason(&self, stream: &str) -> Option<String> {
+        self.said.lock().ok()?.reasons.get(stream).cloned()
     }
 
     /// Looks at what its log said.
@@ -149,9 +149,7 @@ impl Said {
         }
         if let (Some("session_ended"), Some(reason)) = (line["event"].as_str(), line["reason"].as_str()) {
             *self.ends.entry(reason.to_owned()).or_default() += 1;
-            if let Ok(client) = word("client").parse() {
-                self.reasons.entry(client).or_default().push(reason.to_owned());
-            }
+            self.reasons.insert(word("stream"), reason.to_owned());
         }
     }
 }

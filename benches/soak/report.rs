@@ -63,7 +63,7 @@ impl Report {
 
     /// Settles the accounts.
     pub fn finish(&mut self, ledger: &Ledger, relay: &RelayProcess) {
-        self.sum = ledger.settle(|client, _| relay.reason(client));
+        self.sum = ledger.settle(|stream| relay.reason(stream));
         let sorted = |counts: &std::collections::HashMap<String, u64>| {
             let mut counts: Vec<_> = counts.iter().map(|(word, count)| (word.clone(), *count)).collect();
             counts.sort_by_key(|(word, count)| (std::cmp::Reverse(*count), word.clone()));
