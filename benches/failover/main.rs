@@ -19,8 +19,12 @@
 )]
 
 mod origin;
+#[path = "../common/program.rs"]
+mod program;
 mod publisher;
 mod rollout;
+#[path = "../common/talk.rs"]
+mod talk;
 mod warm;
 
 use std::collections::HashMap;
@@ -32,6 +36,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use origin::{First, wall_micros};
+use program::Program;
 use publisher::Publishers;
 
 /// How long a try may take.
@@ -110,9 +115,9 @@ impl Drop for Origin {
 
 /// The program, between the publishers and the origins.
 struct Relay {
-    child: Child,
+    program: Program,
     address: SocketAddr,
-    _dir: tempfile::TempDir,
+    _folder: tempfile::TempDir,
 }
 
 impl Relay {
@@ -128,26 +133,9 @@ impl Relay {
 
     /// With this configuration.
     fn of(config: &serde_json::Value) -> Self {
-        let dir = tempfile::tempdir().expect("a directory for the configuration");
-        let file = dir.path().join("config.json");
-        std::fs::write(&file, config.to_string()).expect("a fresh directory takes a file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
-        let mut child = command.arg(&file).env_clear().stderr(Stdio::piped()).spawn().expect("the relay starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines().map_while(Result::ok);
-        let announced = |line: String| {
-            let line: serde_json::Value = serde_json::from_str(&line).ok()?;
-            (line["event"] == "listening").then(|| line["address"].as_str()?.parse().ok())?
-        };
-        let address = lines.by_ref().find_map(announced).expect("it says where it listens");
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address, _dir: dir }
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let folder = tempfile::tempdir().expect("a folder for the configuration");
+        let program = Program::start(&folder.path().join("config.json"), config, &["listening"], drop);
+        Self { address: program.address("listening"), program, _folder: folder }
     }
 }
 

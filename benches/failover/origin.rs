@@ -6,9 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use relay::protocol::rtmp::chunk::{Message, Reader};
 use relay::protocol::rtmp::command::{self, kind};
-use relay::protocol::rtmp::server::{Progress, Request, ServerSession};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+
+use super::talk;
 
 /// Bytes in front of a frame's number.
 pub(crate) const FRONT: usize = 5;
@@ -69,24 +70,11 @@ pub(crate) async fn serve_with<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     mut tell: impl FnMut(usize, u32),
 ) -> std::io::Result<()> {
-    let mut session = ServerSession::new(&mut |bytes| bytes.fill(7));
+    let (mut session, request) = talk::hear_out(&mut stream, &[]).await?;
+    session.send_command(5, request.stream_id, &command::on_status("status", "NetStream.Publish.Start", "Publishing."));
+    stream.write_all(&session.take_output()).await?;
+    stream.flush().await?;
     let mut piece = vec![0; 64 * 1024];
-    let request = loop {
-        let read = stream.read(&mut piece).await?;
-        if read == 0 {
-            return Ok(());
-        }
-        let progress = session.handle_input(&piece[..read]).map_err(std::io::Error::other)?;
-        if let Progress::Requested(request) = progress {
-            let Request { stream_id, .. } = *request;
-            session.send_command(5, stream_id, &command::on_status("status", "NetStream.Publish.Start", "Publishing."));
-            stream.write_all(&session.take_output()).await?;
-            stream.flush().await?;
-            break request;
-        }
-        stream.write_all(&session.take_output()).await?;
-        stream.flush().await?;
-    };
     let name = String::from_utf8_lossy(&request.stream).into_owned();
     let number = name.trim_start_matches("cam").parse().unwrap_or(usize::MAX);
     let (mut reader, mut rest, _) = session.into_reader();

@@ -8,11 +8,12 @@ use std::time::Duration;
 use relay::origin::script::{STREAM_ID, script};
 use relay::protocol::name::Action;
 use relay::protocol::rtmp::chunk::Writer;
-use relay::protocol::rtmp::client::{Answer, ClientSession};
 use relay::protocol::rtmp::command::kind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+
+use super::talk;
 
 const FRAME: Duration = Duration::from_millis(40);
 /// Bytes of a frame: 1.2 Mb/s.
@@ -94,21 +95,8 @@ pub(crate) async fn begin(relay: SocketAddr, number: usize) -> std::io::Result<(
 pub(crate) async fn over(mut socket: TcpStream, relay: SocketAddr, number: usize) -> std::io::Result<(TcpStream, Writer)> {
     socket.set_nodelay(true)?;
     let script = script(Action::Publish, &relay.to_string(), "live", &format!("cam{number}"));
-    let mut session = ClientSession::new(script, STREAM_ID, &mut |bytes| bytes.fill(7));
-    let mut piece = [0; 4096];
-    loop {
-        socket.write_all(&session.take_output()).await?;
-        let read = socket.read(&mut piece).await?;
-        if read == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        match session.handle_input(&piece[..read]).map_err(std::io::Error::other)? {
-            Answer::More => {}
-            Answer::Started => break,
-            Answer::Refused { description, .. } => return Err(std::io::Error::other(description)),
-        }
-    }
-    Ok((socket, session.into_parts().writer))
+    let writer = talk::ask(&mut socket, script, STREAM_ID).await?.into_parts().writer;
+    Ok((socket, writer))
 }
 
 async fn send(

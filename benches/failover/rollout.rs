@@ -94,11 +94,11 @@ fn rollout(streams: usize, group: u32) -> Seen {
     wait("all streams have begun", || stage.known.iter().all(|known| known.sent.load(Relaxed) > 0));
     std::thread::sleep(BEFORE);
     let knocking = knock(Arc::clone(&stage));
-    let (signalled, pid) = (Instant::now(), Pid::from_child(&relay.child));
+    let (signalled, pid) = (Instant::now(), Pid::from_child(&relay.program.child));
     kill_process(pid, Signal::USR2).expect("it runs");
     let successor = wait_for(|| child_of(pid));
     let _successor = Successor(successor);
-    wait("the old process ends", || relay.child.try_wait().expect("a child can be waited for").is_some());
+    wait("the old process ends", || relay.program.child.try_wait().expect("a child can be waited for").is_some());
     let took = signalled.elapsed();
     std::thread::sleep(AFTER);
     stage.over.store(true, Relaxed);

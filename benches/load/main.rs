@@ -27,6 +27,8 @@ mod scrape;
 mod sink;
 mod speech;
 mod stream;
+#[path = "../common/talk.rs"]
+mod talk;
 mod targets;
 
 use std::process::ExitCode;

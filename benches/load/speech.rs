@@ -4,18 +4,12 @@ use std::io;
 
 use relay::protocol::rtmp::amf0::Value;
 use relay::protocol::rtmp::chunk::Message;
-use relay::protocol::rtmp::client::{Answer, ClientSession};
 use relay::protocol::rtmp::command::{self, Command, kind};
-use relay::protocol::rtmp::server::{Progress, ServerSession};
 use relay::protocol::rtmp::tracker::{Header, Tracker};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::media::CHUNK_SIZE;
-
-/// A TCP connection, in private or not.
-pub trait Socket: AsyncRead + AsyncWrite + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Socket for S {}
+use super::talk::{self, Socket};
 
 /// What a client of the origin wants.
 pub enum Asked {
@@ -49,45 +43,13 @@ fn script(action: &str, number: usize) -> Vec<Message> {
 
 /// Publishes or plays over RTMP; the target's chunk stream, and what came behind its answer.
 pub async fn rtmp_client(socket: &mut impl Socket, action: &str, number: usize) -> io::Result<(Tracker, Vec<u8>)> {
-    let mut session = ClientSession::new(script(action, number), 1, &mut |bytes| bytes.fill(1));
-    let mut piece = [0; 4096];
-    loop {
-        let output = session.take_output();
-        if !output.is_empty() {
-            socket.write_all(&output).await?;
-            socket.flush().await?;
-        }
-        let read = socket.read(&mut piece).await?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        match session.handle_input(&piece[..read]).map_err(io::Error::other)? {
-            Answer::More => {}
-            Answer::Started => {
-                let parts = session.into_parts();
-                return Ok((parts.sender.0, parts.rest));
-            }
-            Answer::Refused { code, .. } => return Err(io::Error::other(code)),
-        }
-    }
+    let parts = talk::ask(socket, script(action, number), 1).await?.into_parts();
+    Ok((parts.sender.0, parts.rest))
 }
 
-/// Lets an RTMP client publish or play; its chunk stream, and what came behind its command. `piece` was read before.
-pub async fn rtmp_origin(socket: &mut impl Socket, mut piece: Vec<u8>) -> io::Result<(Asked, Tracker, Vec<u8>)> {
-    let mut session = ServerSession::new(&mut |bytes| bytes.fill(2));
-    let request = loop {
-        let progress = session.handle_input(&piece).map_err(io::Error::other)?;
-        socket.write_all(&session.take_output()).await?;
-        if let Progress::Requested(request) = progress {
-            break request;
-        }
-        piece.resize(4096, 0);
-        let read = socket.read(&mut piece).await?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        piece.truncate(read);
-    };
+/// Lets an RTMP client publish or play; its chunk stream, and what came behind its command. `first` was read before.
+pub async fn rtmp_origin(socket: &mut impl Socket, first: Vec<u8>) -> io::Result<(Asked, Tracker, Vec<u8>)> {
+    let (mut session, request) = talk::hear_out(socket, &first).await?;
     let play = request.action.as_str() == "play";
     let code = if play { "NetStream.Play.Start" } else { "NetStream.Publish.Start" };
     session.send_command(5, request.stream_id, &command::on_status("status", code, "go"));

@@ -10,7 +10,6 @@ use relay::origin::script::{STREAM_ID, script};
 use relay::protocol::name::Action;
 use relay::protocol::rtmp::amf0::Value;
 use relay::protocol::rtmp::chunk::{Reader, Writer};
-use relay::protocol::rtmp::client::{Answer, ClientSession};
 use relay::protocol::rtmp::command::{Command, kind};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::ledger::{Leave, Ledger};
 use super::media;
 use super::origin::hear;
+use super::talk;
 
 /// How long the relay may take to close its half behind a client that has closed its own.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -50,20 +50,8 @@ async fn enter(relay: SocketAddr, action: Action, name: &str) -> std::io::Result
     let mut socket = TcpStream::connect(relay).await?;
     socket.set_nodelay(true)?;
     let script = script(action, &relay.to_string(), "live", &format!("{name}?token=soak"));
-    let mut session = ClientSession::new(script, STREAM_ID, &mut |bytes| bytes.fill(7));
-    let mut piece = [0; 4096];
-    loop {
-        socket.write_all(&session.take_output()).await?;
-        let read = socket.read(&mut piece).await?;
-        if read == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        match session.handle_input(&piece[..read]).map_err(std::io::Error::other)? {
-            Answer::More => {}
-            Answer::Started => return Ok((socket, session.into_reader())),
-            Answer::Refused { description, .. } => return Err(std::io::Error::other(description)),
-        }
-    }
+    let session = talk::ask(&mut socket, script, STREAM_ID).await?;
+    Ok((socket, session.into_reader()))
 }
 
 async fn publish(

@@ -18,9 +18,13 @@ mod client;
 mod ledger;
 mod media;
 mod origin;
+#[path = "../common/program.rs"]
+mod program;
 mod relay_process;
 mod report;
 mod stranger;
+#[path = "../common/talk.rs"]
+mod talk;
 
 use std::process::ExitCode;
 use std::sync::Arc;

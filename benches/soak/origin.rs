@@ -7,7 +7,7 @@ use relay::origin::script::STREAM_ID;
 use relay::protocol::name::Action;
 use relay::protocol::rtmp::chunk::{Reader, Writer};
 use relay::protocol::rtmp::command;
-use relay::protocol::rtmp::server::{Progress, Request, ServerSession};
+use relay::protocol::rtmp::server::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::ledger::Ledger;
 use super::media::{self, Heard};
+use super::talk;
 
 /// See the module.
 pub struct Origin {
@@ -93,19 +94,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 async fn serve(mut stream: TcpStream, ledger: Arc<Ledger>) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut session = ServerSession::new(&mut |bytes| bytes.fill(7));
-    let mut piece = vec![0; 16 * 1024];
-    let request = loop {
-        let read = stream.read(&mut piece).await?;
-        if read == 0 {
-            return Ok(());
-        }
-        let progress = session.handle_input(&piece[..read]).map_err(std::io::Error::other)?;
-        if let Progress::Requested(request) = progress {
-            break request;
-        }
-        stream.write_all(&session.take_output()).await?;
-    };
+    let (mut session, request) = talk::hear_out(&mut stream, &[]).await?;
     let Request { action, stream_id, stream: name, .. } = *request;
     let code = if action == Action::Play { "NetStream.Play.Start" } else { "NetStream.Publish.Start" };
     session.send_command(5, stream_id, &command::on_status("status", code, "go"));

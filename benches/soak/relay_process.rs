@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::program::Program;
 use super::report::Sample;
 
 /// What its log said.
@@ -29,13 +30,12 @@ pub struct Said {
 
 /// See the module.
 pub struct RelayProcess {
-    child: Child,
-    rtmp: SocketAddr,
-    http: SocketAddr,
+    program: Program,
+    file: PathBuf,
     config: Value,
-    folder: tempfile::TempDir,
     began: Instant,
     said: Arc<Mutex<Said>>,
+    _folder: tempfile::TempDir,
 }
 
 impl RelayProcess {
@@ -48,38 +48,22 @@ impl RelayProcess {
             "connection_limit": { "max_total_connections": 2 * clients + 100, "max_per_ip": 2 * clients + 100 },
             "log": { "level": "info", "stream_names": "plain" },
         });
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join("config.json"), config.to_string()).expect("it takes a file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
-        command.arg(folder.path().join("config.json")).env_clear().stdin(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the relay starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines().map_while(Result::ok);
-        let (mut rtmp, mut http) = (None, None);
-        while rtmp.is_none() || http.is_none() {
-            let line = lines.next().expect("it says both before it ends");
-            let line: Value = serde_json::from_str(&line).unwrap_or_default();
-            let address = || line["address"].as_str().and_then(|text| text.parse().ok());
-            match line["event"].as_str() {
-                Some("listening") => rtmp = address(),
-                Some("http_listening") => http = address(),
-                _ => {}
-            }
-        }
-        let (rtmp, http) = (rtmp.expect("it says where it listens"), http.expect("and where it answers"));
         let said = Arc::new(Mutex::new(Said::default()));
         let told = Arc::clone(&said);
-        std::thread::spawn(move || lines.for_each(|line| told.lock().expect("nobody panics with it").note(&line)));
-        Self { child, rtmp, http, config, folder, began: Instant::now(), said }
+        let note = move |line: Value| told.lock().expect("nobody panics with it").note(&line);
+        let folder = tempfile::tempdir().expect("a folder for the configuration");
+        let file = folder.path().join("config.json");
+        let program = Program::start(&file, &config, &["listening", "http_listening"], note);
+        Self { program, file, config, began: Instant::now(), said, _folder: folder }
     }
 
     /// Where clients go.
     pub fn address(&self) -> SocketAddr {
-        self.rtmp
+        self.program.address("listening")
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process has an id");
-        kill_process(pid, signal).expect("it runs");
+        kill_process(Pid::from_child(&self.program.child), signal).expect("it runs");
     }
 
     /// Changes something in the file and says so; true where the file is bad.
@@ -93,15 +77,15 @@ impl RelayProcess {
         if bad {
             text.truncate(text.len() / 2);
         }
-        let (path, beside) = (self.folder.path().join("config.json"), self.folder.path().join("new"));
-        fs::write(&beside, text).and_then(|()| fs::rename(beside, path)).expect("the folder takes files");
+        let beside = self.file.with_extension("new");
+        fs::write(&beside, text).and_then(|()| fs::rename(beside, &self.file)).expect("the folder takes files");
         self.signal(Signal::HUP);
         bad
     }
 
     /// How it stands.
     pub fn sample(&self, now: Instant) -> Sample {
-        let proc = format!("/proc/{}", self.child.id());
+        let proc = format!("/proc/{}", self.program.child.id());
         let status = fs::read_to_string(format!("{proc}/status")).unwrap_or_default();
         let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let rss = rss.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or(0.0);
@@ -111,7 +95,7 @@ impl RelayProcess {
 
     /// Sessions, as /status says.
     fn sessions(&self) -> Option<u64> {
-        let mut socket = TcpStream::connect(self.http).ok()?;
+        let mut socket = TcpStream::connect(self.program.address("http_listening")).ok()?;
         socket.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
         socket.write_all(b"GET /status HTTP/1.1\r\nHost: soak\r\nConnection: close\r\n\r\n").ok()?;
         let mut text = String::new();
@@ -123,7 +107,7 @@ impl RelayProcess {
     /// Ends it by SIGTERM; its exit code.
     pub fn end(&mut self) -> Option<i32> {
         self.signal(Signal::TERM);
-        let code = self.child.wait().ok()?.code();
+        let code = self.program.child.wait().ok()?.code();
         // The rest of its log.
         std::thread::sleep(Duration::from_millis(300));
         code
@@ -141,8 +125,7 @@ impl RelayProcess {
 }
 
 impl Said {
-    fn note(&mut self, line: &str) {
-        let line: Value = serde_json::from_str(line).unwrap_or_default();
+    fn note(&mut self, line: &Value) {
         let word = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
         if line["level"].as_str().is_some_and(|level| level.eq_ignore_ascii_case("error")) {
             *self.errors.entry(word("event")).or_default() += 1;
@@ -151,12 +134,5 @@ impl Said {
             *self.ends.entry(reason.to_owned()).or_default() += 1;
             self.reasons.insert(word("stream"), reason.to_owned());
         }
-    }
-}
-
-impl Drop for RelayProcess {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -230,16 +230,20 @@ impl Relay {
     /// Whether every thread of the relay still does what it is asked: the control actors', the workers', the Listener's. Waits as long as it
     /// takes; the caller bounds it.
     pub async fn threads_answer(&self) -> bool {
+        let question = || {
+            let (answer, answered) = oneshot::channel();
+            (move || answer.send(()).unwrap_or_default(), answered)
+        };
+        let control = self.arbiters.iter().map(|arbiter| {
+            let (job, answered) = question();
+            arbiter.spawn_fn(job).then_some(answered)
+        });
+        let sessions = self.workers.iter().map(|worker| {
+            let (job, answered) = question();
+            worker.run(job).then_some(answered)
+        });
         // All at once: one that is slow takes its time beside the others, not before them.
-        let mut asked = Vec::new();
-        for arbiter in &self.arbiters {
-            let (answer, answered) = oneshot::channel();
-            asked.push(arbiter.spawn_fn(move || answer.send(()).unwrap_or_default()).then_some(answered));
-        }
-        for worker in &self.workers {
-            let (answer, answered) = oneshot::channel();
-            asked.push(worker.run(move || answer.send(()).unwrap_or_default()).then_some(answered));
-        }
+        let asked: Vec<_> = control.chain(sessions).collect();
         for answered in asked {
             let Some(answered) = answered else { return false };
             if answered.await.is_err() {
